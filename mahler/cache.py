@@ -1,0 +1,83 @@
+"""Arrays kept on disk under a fingerprint of everything that made them; memory-mapped when found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mahler.schema import Table
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hex SHA-256 of the canonical JSON of `parts`; equal parts have equal fingerprints on any machine."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def load(folder: Path, key: str) -> Table | None:
+    """The arrays stored under `key`, read-only; None where there are none, or where an array is not what was stored.
+
+    A damaged entry is removed with a warning, so that the caller makes it again.
+    """
+    entry = folder / key
+    if not (entry / MANIFEST).is_file():
+        return None
+    try:
+        arrays = {}
+        for name, checksum in json.loads((entry / MANIFEST).read_text()).items():
+            array = np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            if _checksum(array) != checksum:
+                raise ValueError(f"{name} does not match its checksum")
+            arrays[name] = np.asarray(array)          # a view of the map, without its slower subclass
+    except (OSError, ValueError, AttributeError, EOFError) as error:
+        log.warning("cache entry %s is damaged (%s): it is made again", key[:12], error)
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    os.utime(entry)
+    return arrays
+
+
+def store(folder: Path, key: str, arrays: Table, limit_bytes: float = 20e9) -> None:
+    """Keep `arrays` under `key`, whole or not at all; the least recently used entries beyond `limit_bytes` go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+    try:
+        for name, array in arrays.items():
+            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
+        (scratch / MANIFEST).write_text(json.dumps({name: _checksum(array) for name, array in arrays.items()}))
+        if not (folder / key).exists():
+            try:
+                os.rename(scratch, folder / key)
+            except OSError:
+                if not (folder / key).exists():       # else another process was first, with the same content
+                    raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _prune(folder, limit_bytes)
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
+
+
+def _prune(folder: Path, limit_bytes: float) -> None:
+    entries = sorted((e for e in folder.iterdir() if (e / MANIFEST).is_file()), key=lambda e: e.stat().st_mtime)
+    sizes = [sum(f.stat().st_size for f in entry.iterdir()) for entry in entries]
+    excess = sum(sizes) - limit_bytes
+    for entry, size in zip(entries[:-1], sizes[:-1], strict=True):
+        if excess <= 0:
+            return
+        shutil.rmtree(entry, ignore_errors=True)
+        excess -= size

@@ -1,0 +1,191 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""From the sorted rows of one ticker's chain to spreads, to their paths, to their first exits.
+
+A chain is sorted by (expiry, strike, day): a contract is one run of rows, and the contracts of an
+expiry are neighbours in the order of their strikes. Every search here relies on that and on nothing else.
+"""
+
+import numpy as np
+
+from libc.math cimport NAN, fabs, isnan
+from libc.stdint cimport int8_t, int32_t, int64_t
+
+cdef double STRIKE_TOLERANCE = 1e-6   # dollars: a listed strike is where it should be to within this
+
+cdef enum:
+    EXPIRY = 0
+    ASSIGNED = 1
+    PROFIT_TARGET = 2
+    STOP_LOSS = 3
+    TIME = 4
+    END_OF_PERIOD = 5
+
+
+cdef Py_ssize_t contract_at(const double[::1] strike, Py_ssize_t low, Py_ssize_t high, double wanted) noexcept nogil:
+    """The contract in [low, high), sorted by strike, whose strike is `wanted`; -1 where it is not listed."""
+    cdef Py_ssize_t end = high, middle
+    # Strikes before `low` are below the wanted one; strikes from `high` on are not.
+    while low < high:
+        middle = (low + high) // 2
+        if strike[middle] < wanted - STRIKE_TOLERANCE:
+            low = middle + 1
+        else:
+            high = middle
+    if low < end and fabs(strike[low] - wanted) <= STRIKE_TOLERANCE:
+        return low
+    return -1
+
+
+cdef Py_ssize_t pair_contracts(
+    const int32_t[::1] day, const float[::1] delta, Py_ssize_t row, Py_ssize_t row_end,
+    Py_ssize_t other, Py_ssize_t other_end, bint is_call, double min_delta, double max_delta,
+    Py_ssize_t n, bint write, int64_t[::1] short_row, int64_t[::1] long_row,
+) noexcept nogil:
+    """Append the days on which a short contract's |delta| is in the window; -1 where its long contract has no row."""
+    cdef double d
+    # Rows of the long contract before `other` are on days before that of `row`.
+    while row < row_end:
+        d = delta[row] if is_call else 1.0 - <double>delta[row]
+        if min_delta <= d <= max_delta:
+            while other < other_end and day[other] < day[row]:
+                other += 1
+            if write:
+                short_row[n] = row
+                long_row[n] = other if other < other_end and day[other] == day[row] else -1
+            n += 1
+        row += 1
+    return n
+
+
+def match_legs(
+    const int32_t[::1] day, const float[::1] delta, const int64_t[::1] contract_start,
+    const int64_t[::1] expiry, const double[::1] strike, const int64_t[::1] session,
+    bint is_call, double width, Py_ssize_t first_day, int min_dte, int max_dte, double min_delta, double max_delta,
+):
+    """Rows of the short and of the long leg of every vertical of one side and width.
+
+    `expiry` (n_contracts,) and `session` (n_days,) are days since the epoch. The result is two int64
+    arrays (n,), in chain order, the long row -1 where that leg is not there, and the number of chain
+    rows in the dte window, int64 (n_days,).
+    """
+    cdef Py_ssize_t n_contracts = strike.shape[0], n = 0, c, other, low = 0, high, row, row_end, r
+    cdef bint write
+    cdef int64_t[::1] short_row = np.empty(0, np.int64), long_row = short_row
+    in_window = np.zeros(session.shape[0], np.int64)
+    cdef int64_t[::1] v_in_window = in_window
+    cdef Py_ssize_t[::1] begin = np.searchsorted(session, np.asarray(expiry) - max_dte).astype(np.intp)
+    cdef Py_ssize_t[::1] end = np.searchsorted(session, np.asarray(expiry) - min_dte, side="right").astype(np.intp)
+    if contract_start.shape[0] != n_contracts + 1 or expiry.shape[0] != n_contracts or delta.shape[0] != day.shape[0]:
+        raise ValueError("the arrays of the chain do not fit one another")
+    for write in (False, True):
+        if write:
+            short_row, long_row = np.empty(n, np.int64), np.empty(n, np.int64)
+            n = low = 0
+        with nogil:
+            high = 0
+            # Contracts [low, high) are those of the expiry of contract c.
+            for c in range(n_contracts):
+                if c >= high:
+                    low = high = c
+                    while high < n_contracts and expiry[high] == expiry[c]:
+                        high += 1
+                if begin[c] >= end[c]:
+                    continue
+                row, row_end = contract_start[c], contract_start[c + 1]
+                while row < row_end and (day[row] < begin[c] or day[row] < first_day):
+                    row += 1
+                while row_end > row and day[row_end - 1] >= end[c]:
+                    row_end -= 1
+                if write:
+                    for r in range(row, row_end):
+                        v_in_window[day[r]] += 1
+                other = contract_at(strike, low, high, strike[c] + width if is_call else strike[c] - width)
+                n = pair_contracts(day, delta, row, row_end, contract_start[other] if other >= 0 else 0,
+                                   contract_start[other + 1] if other >= 0 else 0,
+                                   is_call, min_delta, max_delta, n, write, short_row, long_row)
+    return np.asarray(short_row), np.asarray(long_row), in_window
+
+
+def follow_rows(
+    const int32_t[::1] day, const int64_t[::1] row, const int64_t[::1] row_end,
+    const int32_t[::1] first_day, const int64_t[::1] start,
+):
+    """The row of a contract on each session from its entry on, -1 where it has none: int64 (start[-1],).
+
+    Contract i is followed from `row[i]`, on session `first_day[i]`, for start[i + 1] - start[i] sessions;
+    `row_end[i]` is the end of its run.
+    """
+    cdef Py_ssize_t n = row.shape[0], i, j, r, d
+    result = np.empty(start[n] if n else 0, np.int64)
+    cdef int64_t[::1] out = result
+    if row_end.shape[0] != n or first_day.shape[0] != n or start.shape[0] != n + 1:
+        raise ValueError("row, row_end, first_day (n,) and start (n + 1,) do not fit one another")
+    with nogil:
+        for i in range(n):
+            r, d = row[i], first_day[i]
+            # Rows of the run before r are on sessions before d.
+            for j in range(start[i], start[i + 1]):
+                while r < row_end[i] and day[r] < d:
+                    r += 1
+                out[j] = r if r < row_end[i] and day[r] == d else -1
+                d += 1
+    return result
+
+
+def first_exits(
+    const int32_t[::1] day, const double[::1] credit, const double[::1] max_loss, const int64_t[::1] start,
+    const double[::1] mid, const double[::1] close, const double[::1] settlement,
+    const int32_t[::1] assigned_day, const double[::1] assigned_cost, const int32_t[::1] time_day,
+    double profit_target, double stop_loss,
+):
+    """The first session after entry on which a rule fires, in the order of `schema.Exit`.
+
+    `mid` and `close` (start[-1],) are the mid and the fill cost to close, dollars per share, NaN where a
+    leg has no usable quote; `settlement` (n,) is NaN where the expiry lies beyond the period; `time_day`
+    (n,) is the first session whose dte is at most the exit dte. Returns day, reason, cost, mid, stale
+    marks, each (n,); cost and mid are dollars per share.
+    """
+    cdef Py_ssize_t n = day.shape[0], i, j, last
+    cdef double mark, m, target
+    cdef int d, reason, stale
+    out_day, out_reason = np.empty(n, np.int32), np.empty(n, np.int8)
+    out_cost, out_mid, out_stale = np.empty(n), np.empty(n), np.empty(n, np.int32)
+    cdef int32_t[::1] v_day = out_day, v_stale = out_stale
+    cdef int8_t[::1] v_reason = out_reason
+    cdef double[::1] v_cost = out_cost, v_mid = out_mid
+    if start.shape[0] != n + 1 or mid.shape[0] != close.shape[0] or (n and start[n] != mid.shape[0]):
+        raise ValueError("start (n + 1,), mid and close (start[-1],) do not fit one another")
+    with nogil:
+        for i in range(n):
+            last = start[i + 1] - 1
+            target = (1.0 - profit_target) * credit[i]
+            mark, stale, reason = mid[start[i]], 0, END_OF_PERIOD
+            # `mark` is the last usable mid before session j; no rule has fired on any session before j.
+            # Never on the entry day: the quote that opened it cannot also close it.
+            for j in range(start[i] + 1, last + 1):
+                d = day[i] + <int>(j - start[i])
+                if j == last and not isnan(settlement[i]):
+                    reason, v_cost[i], mark = EXPIRY, settlement[i], settlement[i]
+                    break
+                m = mid[j]
+                if isnan(m):
+                    stale += 1
+                    continue
+                mark = m
+                if d == assigned_day[i]:
+                    reason, v_cost[i], mark = ASSIGNED, assigned_cost[i], assigned_cost[i]
+                elif m <= target:
+                    reason = PROFIT_TARGET
+                elif m - credit[i] >= stop_loss * credit[i]:
+                    reason = STOP_LOSS
+                elif d >= time_day[i]:
+                    reason = TIME
+                else:
+                    continue
+                if reason != ASSIGNED:
+                    v_cost[i] = close[j]
+                break
+            if reason == END_OF_PERIOD:
+                d, v_cost[i] = day[i] + <int>(last - start[i]), mark
+            v_day[i], v_reason[i], v_mid[i], v_stale[i] = d, reason, mark, stale
+    return out_day, out_reason, out_cost, out_mid, out_stale

@@ -1,0 +1,57 @@
+"""Sessions of the New York Stock Exchange (XNYS).
+
+The calendar is built on first use: the library behind it takes a second to import.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import cache
+
+import numpy as np
+
+# Fixed, so that the same data give the same partition whatever the day on which they are ingested.
+FIRST, LAST = "1990-01-01", "2049-12-31"
+
+
+@cache
+def _all() -> np.ndarray:
+    """Every session from FIRST to LAST, datetime64[D] (n,)."""
+    import exchange_calendars
+
+    calendar = exchange_calendars.get_calendar("XNYS", start=FIRST, end=LAST)
+    days = calendar.sessions.to_numpy().astype("datetime64[D]")
+    days.flags.writeable = False
+    return days
+
+
+def sessions(start: date | str | np.datetime64, end: date | str | np.datetime64) -> np.ndarray:
+    """Sessions of XNYS from `start` to `end`, both included, datetime64[D] (n,)."""
+    days = _all()
+    first = np.searchsorted(days, np.datetime64(start, "D"), side="left")
+    last = np.searchsorted(days, np.datetime64(end, "D"), side="right")
+    return days[first:last]
+
+
+def is_session(dates: np.ndarray) -> np.ndarray:
+    """Whether each date, datetime64[D] (n,), is a session of XNYS; beyond the calendar, whether it is a weekday."""
+    dates = np.asarray(dates, dtype="datetime64[D]")
+    days = _all()
+    known = (dates >= days[0]) & (dates <= np.datetime64(LAST))
+    at = np.minimum(np.searchsorted(days, dates), len(days) - 1)
+    return np.where(known, days[at] == dates, np.is_busday(dates))
+
+
+def last_session_on_or_before(dates: np.ndarray) -> np.ndarray:
+    """The last session of XNYS on or before each date, datetime64[D] (n,).
+
+    Beyond the calendar's horizon holidays are not known: a Saturday or Sunday becomes the Friday before.
+    """
+    dates = np.asarray(dates, dtype="datetime64[D]")
+    days = _all()
+    known = (dates >= days[0]) & (dates <= np.datetime64(LAST))
+    at = np.maximum(np.searchsorted(days, dates, side="right") - 1, 0)
+    last = days[at]
+    if not known.all():
+        last = np.where(known, last, np.busday_offset(dates, 0, roll="backward"))
+    return last

@@ -1,0 +1,578 @@
+"""The store: the only reader and writer of Parquet.
+
+    <root>/<source>/ticker=SPY/year=2019.parquet
+
+A partition holds the chain of a ticker in a calendar year of trade dates, sorted by (expiry, strike, date),
+so that a contract's life is one run of rows. Its metadata say what is in it, so that a run is
+fingerprinted without reading a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mahler.data.calendar import last_session_on_or_before
+from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns
+
+# What a backtest reads of a chain; the other columns stay on the disk.
+QUOTES = ("call_bid", "call_ask", "put_bid", "put_ask", "call_iv", "put_iv", "delta",
+          "call_volume", "call_open_interest", "put_volume", "put_open_interest")
+
+ROW_GROUP = 1 << 16
+THREADS = 2
+SIDES = (("call", Flag.CALL_CROSSED, Flag.CALL_NO_ASK), ("put", Flag.PUT_CROSSED, Flag.PUT_NO_ASK))
+
+Day = date | str | np.datetime64
+Counts = Mapping[str, Mapping[str, int]]
+"""Rows read, kept, dropped by reason: {"2024-01-03": {"read": 3900, "expired": 2}}."""
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def write_partition(root: Path, ticker: str, year: int, table: Table, *, source: str, max_dte: int | None,
+                    start: Day, end: Day, counts: Counts | None = None) -> str:
+    """Write one ticker's chain of one year, whole or not at all, and return the digest of its content.
+
+    Parameters
+    ----------
+    root : Path
+        The store of one source.
+    table : Table
+        Columns of schema.CHAIN, in any order of rows, trade dates within `year`. Expirations on days
+        without a session are moved to the session before; CROSSED and NO_ASK flags are set here.
+    max_dte : int or None
+        Longest calendar days to expiration that was asked for; None is all.
+    start, end : date
+        The period that was asked for.
+    counts : mapping, optional
+        By session (ISO date), how many rows the source read, kept and dropped, by reason.
+
+    Raises
+    ------
+    ConfigError
+        Where a trade date lies outside `year`, an expiry before its trade date, or a
+        (date, expiry, strike) occurs twice.
+    """
+    path = partition_path(root, ticker, year)
+    chain = _normalised(table)
+    moved = int(np.count_nonzero(chain["expiry"] != np.asarray(table["expiry"], dtype="datetime64[D]")))
+    order = np.lexsort((chain["date"], chain["strike"], chain["expiry"]))
+    chain = {name: column[order] for name, column in chain.items()}
+    _check_rows(chain, year, f"{ticker} {year}")
+    _flag(chain)
+
+    digest = _digest(chain)
+    days = np.unique(chain["date"])
+    metadata = {
+        "schema_version": SCHEMA_VERSION, "source": source, "ticker": ticker, "year": year, "digest": digest,
+        "rows": len(chain["date"]), "max_dte": max_dte,
+        "start": str(np.datetime64(start, "D")), "end": str(np.datetime64(end, "D")),
+        "sessions": [str(day) for day in days],
+        "quality": {"expiry_normalised": moved, **_flag_counts(chain["flags"])},
+        "counts": {day: dict(counts[day]) for day in sorted(counts)} if counts else {},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_arrow(path, _to_arrow(chain), {"mahler": json.dumps(metadata)})
+    return digest
+
+
+def partition_path(root: Path, ticker: str, year: int) -> Path:
+    """Where the partition of `ticker` and `year` lies in the store of one source."""
+    return Path(root) / f"ticker={ticker}" / f"year={year}.parquet"
+
+
+def _normalised(table: Table) -> Table:
+    """A copy in CHAIN's dtypes, every expiry on a session, one NaN and one zero per dtype."""
+    check_columns(table, CHAIN, "the chain")
+    chain = {name: np.asarray(table[name]).astype(CHAIN[name]) for name in CHAIN.names}
+    for name in ("date", "expiry"):
+        if np.isnat(chain[name]).any():
+            raise ConfigError(f"row {np.argmax(np.isnat(chain[name]))} of the chain has no {name}")
+    chain["expiry"] = last_session_on_or_before(chain["expiry"])
+    for column in chain.values():
+        if column.dtype.kind == "f":
+            column += 0.0                       # -0.0 becomes 0.0: equal content, equal digest
+            column[np.isnan(column)] = np.nan
+    return chain
+
+
+def _check_rows(chain: Table, year: int, what: str) -> None:
+    """Raise ConfigError at the first row of the sorted `chain` that no store may hold."""
+    dates, expiry, strike = chain["date"], chain["expiry"], chain["strike"]
+    prices = np.array([chain[name] for name in ("call_bid", "call_ask", "put_bid", "put_ask")])   # (4, n)
+    same = (dates[1:] == dates[:-1]) & (expiry[1:] == expiry[:-1]) & (strike[1:] == strike[:-1])
+    faults = (
+        ("date", dates.astype("datetime64[Y]") != np.datetime64(str(year), "Y"), f"a trade date of {year}"),
+        ("expiry", expiry < dates, "on or after the trade date"),
+        ("strike", ~(np.isfinite(strike) & (strike > 0)), "dollars above 0"),
+        ("underlying", ~(np.isfinite(chain["underlying"]) & (chain["underlying"] > 0)), "dollars above 0"),
+        ("delta", (chain["delta"] < 0) | (chain["delta"] > 1), "the call's, in [0, 1]"),
+        ("quote", ((prices < 0) | np.isinf(prices)).any(axis=0), "dollars from 0, or missing (NaN)"),
+        ("row", np.r_[False, same] if len(dates) else np.zeros(0, bool), "one row per date, expiry and strike"),
+    )
+    for column, bad, valid in faults:
+        if bad.any():
+            at = int(np.argmax(bad))
+            row = f"{dates[at]} expiry {expiry[at]} strike {strike[at]:g}"
+            value = {"row": "a duplicate", "quote": prices[:, at].tolist()}.get(column) or chain[column][at]
+            raise ConfigError(f"{what}: {column} of row {row} must be {valid}, got {value}")
+
+
+def _flag(chain: Table) -> None:
+    """Set the flags that follow from the quotes, in place; a missing ask (NaN) is no ask."""
+    flags = chain["flags"] & np.uint8(0xFF & ~sum(crossed | no_ask for _, crossed, no_ask in SIDES))
+    for side, crossed, no_ask in SIDES:
+        bid, ask = chain[f"{side}_bid"], chain[f"{side}_ask"]
+        flags |= np.where(ask > 0, np.where(bid > ask, crossed, 0), no_ask).astype(np.uint8)
+    chain["flags"] = flags
+
+
+def _flag_counts(flags: np.ndarray) -> dict[str, int]:
+    return {flag.name.lower(): int(np.count_nonzero(flags & flag)) for flag in Flag}
+
+
+def _digest(chain: Table) -> str:
+    """SHA-256 of the sorted content: independent of compression, row groups and time of writing."""
+    sha = hashlib.sha256()
+    for name in CHAIN.names:
+        column = np.ascontiguousarray(chain[name], dtype=CHAIN[name])
+        sha.update(f"{name}:{CHAIN[name].str}:{len(column)};".encode())
+        sha.update(column.view(np.uint8))
+    return sha.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- metadata
+
+
+@dataclass(frozen=True)
+class PartitionInfo:
+    """What a partition says of itself, without its rows."""
+
+    path: Path
+    source: str
+    ticker: str
+    year: int
+    digest: str
+    rows: int
+    max_dte: int | None
+    start: np.datetime64
+    end: np.datetime64
+    sessions: np.ndarray = field(repr=False)        # datetime64[D] (n,)
+    quality: dict[str, int] = field(repr=False)     # rows by flag, expirations moved to a session
+    counts: dict[str, dict[str, int]] = field(repr=False)  # by session: rows read, kept, dropped by reason
+
+
+def partition_info(path: Path) -> PartitionInfo:
+    """The metadata of one partition.
+
+    Raises ConfigError, naming the file, where it is truncated, not Mahler's or of another version.
+    """
+    return _info(Path(path), _open(Path(path)))
+
+
+def _info(path: Path, parquet: pq.ParquetFile) -> PartitionInfo:
+    raw = (parquet.metadata.metadata or {}).get(b"mahler")
+    if raw is None:
+        raise ConfigError(f"{path} is Parquet, but not a partition of the store: ingest writes those")
+    said: dict[str, Any] = json.loads(raw)
+    if said["schema_version"] != SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema version {said['schema_version']}, valid is {SCHEMA_VERSION}: ingest again")
+    if (path.parent.name, path.name) != partition_path(Path(), said["ticker"], said["year"]).parts:
+        raise ConfigError(f"{path} holds {said['ticker']} {said['year']}: it was moved or renamed")
+    if said["rows"] != parquet.metadata.num_rows or said["rows"] == 0:
+        raise ConfigError(f"{path} has {parquet.metadata.num_rows} rows, its metadata say {said['rows']}: ingest again")
+    return PartitionInfo(
+        path=path, source=said["source"], ticker=said["ticker"], year=said["year"], digest=said["digest"],
+        rows=said["rows"], max_dte=said["max_dte"], start=np.datetime64(said["start"]), end=np.datetime64(said["end"]),
+        sessions=np.array(said["sessions"], dtype="datetime64[D]"), quality=said["quality"], counts=said["counts"])
+
+
+def partitions(root: Path, ticker: str) -> dict[int, Path]:
+    """The partitions of `ticker` in the store of one source, by year, ascending."""
+    found = Path(root).glob(f"ticker={ticker}/year=*.parquet")
+    return dict(sorted((int(path.stem.removeprefix("year=")), path) for path in found))
+
+
+def tickers_in(root: Path) -> list[str]:
+    """Tickers that have a partition in the store of one source, in alphabetical order."""
+    return sorted({path.parent.name.removeprefix("ticker=") for path in Path(root).glob("ticker=*/year=*.parquet")})
+
+
+def read_partition(path: Path, columns: Sequence[str] | None = None) -> Table:
+    """Columns of schema.CHAIN (all by default) of one partition, in its order: expiry, strike, date."""
+    path = Path(path)
+    parquet = _open(path)
+    _info(path, parquet)
+    with _named(path):
+        arrow = parquet.read(columns=list(columns or CHAIN.names), use_threads=False)
+    return {name: _to_numpy(arrow[name]) for name in arrow.column_names}
+
+
+def verify(path: Path) -> PartitionInfo:
+    """The metadata of a partition whose rows still have the digest that it carries, else ConfigError."""
+    info = partition_info(path)
+    if _digest(read_partition(path)) != info.digest:
+        raise ConfigError(f"{path} does not have the content of its digest {info.digest[:12]}: ingest again")
+    return info
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The chain of one ticker over the sessions of a run; a contract is one run of rows.
+
+    Rows are sorted by (expiry, strike, day), one per contract and session, and hold a call and a put:
+    contract c has the rows contract_start[c] : contract_start[c + 1]. Units are those of schema.CHAIN.
+    """
+
+    ticker: str
+    sessions: np.ndarray            # datetime64[D] (n_days,)
+    day: np.ndarray                 # int32 (n_rows,), index into sessions
+    call_bid: np.ndarray            # float64 (n_rows,), dollars per share, as the three below
+    call_ask: np.ndarray
+    put_bid: np.ndarray
+    put_ask: np.ndarray
+    call_iv: np.ndarray             # float32 (n_rows,)
+    put_iv: np.ndarray
+    delta: np.ndarray               # float32 (n_rows,), the call's
+    call_volume: np.ndarray         # int32 (n_rows,), contracts, as the three below
+    call_open_interest: np.ndarray
+    put_volume: np.ndarray
+    put_open_interest: np.ndarray
+    spot: np.ndarray                # float64 (n_days,), the underlying at the quotes; NaN on a day without rows
+    contract_start: np.ndarray      # int64 (n_contracts + 1,)
+    contract_expiry: np.ndarray     # datetime64[D] (n_contracts,), a session
+    contract_strike: np.ndarray     # float64 (n_contracts,), dollars
+
+    @classmethod
+    def from_table(cls, ticker: str, sessions: np.ndarray, table: Table) -> Chain:
+        """A chain from rows of schema.CHAIN in any order; rows on other days than `sessions` are left out.
+
+        Raises ConfigError at a duplicate of (date, expiry, strike).
+        """
+        sessions = np.asarray(sessions, dtype="datetime64[D]")
+        dates, expiry, strike = (np.asarray(table[name], dtype=CHAIN[name]) for name in ("date", "expiry", "strike"))
+        order = np.lexsort((dates, strike, expiry))
+        dates, expiry, strike = dates[order], expiry[order], strike[order]
+        day = _day_index(dates, sessions)
+        order, day, expiry, strike = (column[day >= 0] for column in (order, day, expiry, strike))
+        run, first = _runs(expiry, strike)
+        repeated = np.flatnonzero((np.diff(run) == 0) & (np.diff(day) == 0))
+        if len(repeated):
+            at = repeated[0]
+            raise ConfigError(f"{ticker}: {sessions[day[at]]} expiry {expiry[at]} strike {strike[at]:g} occurs twice")
+        quotes = {name: np.asarray(table[name], dtype=CHAIN[name])[order] for name in QUOTES}
+        spot = _spot(day, np.asarray(table["underlying"], dtype=float)[order], len(sessions))
+        return cls(ticker, sessions, day, **quotes, spot=spot, contract_start=np.append(first, len(day)),
+                   contract_expiry=expiry[first], contract_strike=strike[first])
+
+
+@dataclass
+class Chains:
+    """The chains of a universe over the sessions that all its tickers have; each is read on first use."""
+
+    tickers: tuple[str, ...]                # in alphabetical order
+    sessions: np.ndarray                    # datetime64[D] (n_days,)
+    dropped: dict[str, int]                 # sessions that this ticker has and another has not
+    years_missing: dict[str, tuple[int, ...]]   # years of the asked period without a partition
+    fingerprint: str                        # SHA-256 of everything that can change a row
+    source: str
+    max_dte: int | None                     # calendar days up to which every chain is complete; None is all
+    partitions: dict[str, list[PartitionInfo]] = field(repr=False)
+    _loaded: dict[str, Chain] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, ticker: str) -> Chain:
+        if ticker not in self._loaded:
+            self._loaded[ticker] = _load(ticker, self.partitions[ticker], self.sessions, self.max_dte)
+        return self._loaded[ticker]
+
+
+def scan(root: Path, tickers: Sequence[str], start: Day | None, end: Day | None, *,
+         max_dte: int | None = None) -> Chains:
+    """The chains of `tickers` on the sessions from `start` to `end` (None: all) that every one of them has.
+
+    Parameters
+    ----------
+    root : Path
+        The store of one source, such as data/chains/orats.
+    max_dte : int or None
+        Calendar days to expiration up to which rows are read; None is all that the store holds.
+
+    Raises
+    ------
+    ConfigError
+        Where a ticker, the period or rows up to `max_dte` are not in the store, or a partition is damaged.
+    """
+    first, last = (None if day is None else np.datetime64(day, "D") for day in (start, end))
+    names = tuple(sorted(set(tickers)))
+    if not names:
+        raise ConfigError("universe.tickers is empty: name at least one ticker")
+    parts = {ticker: _partitions_between(Path(root), ticker, first, last) for ticker in names}
+    infos = [info for ticker in names for info in parts[ticker]]
+    sources = sorted({info.source for info in infos})
+    if len(sources) > 1:
+        raise ConfigError(f"{root} mixes the sources {', '.join(sources)}: ingest each into its own store")
+
+    own = {ticker: _sessions_between(parts[ticker], first, last) for ticker in names}
+    shared = reduce(np.intersect1d, own.values())
+    if not len(shared):
+        spans = ", ".join(f"{ticker} {days[0]} to {days[-1]}" for ticker, days in own.items())
+        raise ConfigError(f"{root}: no session is shared by all tickers ({spans})")
+    complete = _complete_dte(infos, max_dte)
+    years = {ticker: tuple(_years_missing(parts[ticker], first, last)) for ticker in names}
+    parts = {ticker: [info for info in parts[ticker] if np.isin(info.sessions, shared).any()] for ticker in names}
+    infos = [info for ticker in names for info in parts[ticker]]
+    return Chains(tickers=names, sessions=shared, dropped={t: len(own[t]) - len(shared) for t in names},
+                  years_missing=years, fingerprint=_fingerprint(infos, shared, complete), source=sources[0],
+                  max_dte=complete, partitions=parts)
+
+
+def _partitions_between(root: Path, ticker: str, first: np.datetime64 | None,
+                        last: np.datetime64 | None) -> list[PartitionInfo]:
+    """Partitions of `ticker` with a session in [first, last]; ConfigError if there is none."""
+    paths = partitions(root, ticker)
+    if not paths:
+        there = ", ".join(tickers_in(root)) or "nothing"
+        raise ConfigError(f"{ticker} is not in the store {root} (there: {there}): {_ingest_command(root, ticker)}")
+    low = -np.inf if first is None else first.astype("datetime64[Y]").astype(int) + 1970
+    high = np.inf if last is None else last.astype("datetime64[Y]").astype(int) + 1970
+    infos = [partition_info(path) for year, path in paths.items() if low <= year <= high]
+    infos = [info for info in infos if len(_sessions_between([info], first, last))]
+    if not infos:
+        there = f"{partition_info(paths[min(paths)]).sessions[0]} to {partition_info(paths[max(paths)]).sessions[-1]}"
+        raise ConfigError(f"{ticker} has no session from {first} to {last} in the store {root} (there: {there}): "
+                          f"{_ingest_command(root, ticker)}")
+    return infos
+
+
+def _ingest_command(root: Path, ticker: str) -> str:
+    return f"`mahler ingest data={root.name.split('-')[0]} 'data.tickers=[{ticker}]'`"
+
+
+def _sessions_between(infos: list[PartitionInfo], first: np.datetime64 | None,
+                      last: np.datetime64 | None) -> np.ndarray:
+    days = np.concatenate([info.sessions for info in infos])
+    keep = np.ones(len(days), bool)
+    if first is not None:
+        keep &= days >= first
+    if last is not None:
+        keep &= days <= last
+    return days[keep]
+
+
+def _years_missing(infos: list[PartitionInfo], first: np.datetime64 | None,
+                   last: np.datetime64 | None) -> list[int]:
+    there = {info.year for info in infos}
+    low = min(there) if first is None else first.astype("datetime64[Y]").astype(int) + 1970
+    high = max(there) if last is None else last.astype("datetime64[Y]").astype(int) + 1970
+    return [year for year in range(int(low), int(high) + 1) if year not in there]
+
+
+def _complete_dte(infos: list[PartitionInfo], asked: int | None) -> int | None:
+    """Days to expiration up to which all partitions have every row, or `asked` where that is less."""
+    for info in infos:
+        if asked is not None and info.max_dte is not None and info.max_dte < asked:
+            raise ConfigError(f"{info.path} holds rows up to {info.max_dte} dte, {asked} calendar days are needed: "
+                              f"ingest again with data.max_dte={asked}")
+    limits = [info.max_dte for info in infos if info.max_dte is not None]
+    return min(limits, default=None) if asked is None else asked
+
+
+def _fingerprint(infos: list[PartitionInfo], sessions: np.ndarray, max_dte: int | None) -> str:
+    content = [SCHEMA_VERSION, [(info.ticker, info.year, info.digest) for info in infos],
+               [str(day) for day in sessions], max_dte]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@dataclass
+class _Part:
+    """One partition on its way into a Chain: the rows that stay and the contracts that they belong to."""
+
+    parquet: pq.ParquetFile
+    path: Path
+    groups: list[int]
+    keep: np.ndarray | None         # bool (rows of groups,); None keeps all
+    day: np.ndarray                 # int32 (n,)
+    first: np.ndarray               # int64 (n_runs,)
+    expiry: np.ndarray              # int32 (n_runs,), days since 1970
+    strike: np.ndarray              # float64 (n_runs,)
+
+
+def _load(ticker: str, infos: list[PartitionInfo], sessions: np.ndarray, max_dte: int | None) -> Chain:
+    """Read the rows of one ticker: first the keys, to know where each run of rows goes, then the rest in place."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(lambda info: _read_keys(info, sessions, max_dte), infos))
+        lengths = [np.diff(np.append(part.first, len(part.day))) for part in parts]
+        expiry, strike = (np.concatenate([getattr(part, key) for part in parts]) for key in ("expiry", "strike"))
+        length = np.concatenate(lengths)
+
+        # Partitions are in order of time and the sort is stable: a contract's years stay in order.
+        order = np.lexsort((strike, expiry))
+        start = np.empty(len(order), np.int64)
+        start[order] = np.cumsum(length[order]) - length[order]
+        expiry, strike = expiry[order], strike[order]
+        _, first_run = _runs(expiry, strike)
+        n_rows = int(length.sum())
+
+        out = {name: np.empty(n_rows, CHAIN[name]) for name in QUOTES} | {"day": np.empty(n_rows, np.int32)}
+        spot = np.full(len(sessions), np.nan)
+        starts = np.split(start, np.cumsum([len(part.first) for part in parts])[:-1])
+        list(pool.map(lambda part, at, n: _fill(out, spot, part, at, n), parts, starts, lengths))
+    contract_start = np.append(start[order][first_run], n_rows)
+    return Chain(ticker, sessions, **out, spot=spot, contract_start=contract_start,
+                 contract_expiry=expiry[first_run].astype("datetime64[D]"), contract_strike=strike[first_run])
+
+
+def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -> _Part:
+    parquet = _open(info.path)
+    groups = _row_groups(parquet, sessions)
+    with _named(info.path):
+        arrow = parquet.read_row_groups(groups, columns=["date", "expiry", "strike"], use_threads=False)
+    dates, expiry = (arrow[name].combine_chunks().view(pa.int32()).to_numpy() for name in ("date", "expiry"))
+    strike = arrow["strike"].to_numpy()
+    day = _day_index(dates, sessions)
+    keep = day >= 0
+    if max_dte is not None and (info.max_dte is None or max_dte < info.max_dte):
+        keep &= expiry - dates <= max_dte
+    everything = bool(keep.all())
+    if not everything:
+        day, expiry, strike = day[keep], expiry[keep], strike[keep]
+    _, first = _runs(expiry, strike)
+    return _Part(parquet, info.path, groups, None if everything else keep, day, first, expiry[first], strike[first])
+
+
+def _row_groups(parquet: pq.ParquetFile, sessions: np.ndarray) -> list[int]:
+    """Row groups that can hold a row of the sessions, by the statistics of the trade date."""
+    first, last = sessions[0].astype(date), sessions[-1].astype(date)
+    metadata, at = parquet.metadata, CHAIN.names.index("date")
+    spans = [metadata.row_group(i).column(at).statistics for i in range(metadata.num_row_groups)]
+    return [i for i, span in enumerate(spans) if span.max >= first and span.min <= last]
+
+
+def _fill(out: Table, spot: np.ndarray, part: _Part, start: np.ndarray, length: np.ndarray) -> None:
+    """Put the rows of `part` where they belong in the columns of the whole chain, and its days' spot."""
+    # Row i of the run that begins at first[r] goes to start[r] + i - first[r].
+    where = np.repeat(start - part.first, length) + np.arange(len(part.day))
+    with _named(part.path):
+        arrow = part.parquet.read_row_groups(part.groups, columns=[*QUOTES, "underlying"], use_threads=False)
+    for name in QUOTES:
+        column = arrow[name].to_numpy()
+        out[name][where] = column if part.keep is None else column[part.keep]
+    out["day"][where] = part.day
+    underlying = arrow["underlying"].to_numpy()
+    of_days = _spot(part.day, underlying if part.keep is None else underlying[part.keep], len(spot))
+    np.copyto(spot, of_days, where=~np.isnan(of_days))
+
+
+def _day_index(dates: np.ndarray, sessions: np.ndarray) -> np.ndarray:
+    """Index of each date (datetime64[D], or days since 1970) among the sessions, -1 where it is none; int32 (n,)."""
+    number, of_session = dates.astype(np.int64), sessions.astype(np.int64)
+    low = int(of_session[0])
+    lookup = np.full(int(of_session[-1]) - low + 3, -1, np.int32)   # the ends stand for "before" and "after"
+    lookup[of_session - low + 1] = np.arange(len(sessions), dtype=np.int32)
+    return lookup[np.clip(number - low + 1, 0, len(lookup) - 1)]
+
+
+def _runs(expiry: np.ndarray, strike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each row's contract (n,), and the first row of each contract (n_contracts,); rows are sorted."""
+    new = np.ones(len(expiry), bool)
+    new[1:] = (expiry[1:] != expiry[:-1]) | (strike[1:] != strike[:-1])
+    return np.cumsum(new) - 1, np.flatnonzero(new)
+
+
+def _spot(day: np.ndarray, underlying: np.ndarray, n_days: int) -> np.ndarray:
+    """The underlying of each day (n_days,): that of its nearest expiry and lowest strike, where rows disagree."""
+    spot = np.full(n_days, np.nan)
+    spot[day[::-1]] = underlying[::-1]      # of equal indices the last assignment stays: the first row
+    return spot
+
+
+# ---------------------------------------------------------------------------------------------- Parquet
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write columns of equal length (numbers, booleans, dates, strings as objects) to Parquet, whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _write_arrow(Path(path), _to_arrow(table), {})
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
+    """The columns (all by default) of a file of `write_table`: dates as datetime64[D], strings as objects.
+
+    Raises ConfigError, naming the file, where it is truncated or lacks a column.
+    """
+    path = Path(path)
+    parquet = _open(path)
+    missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+    if missing:
+        raise ConfigError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(parquet.schema_arrow.names)}")
+    with _named(path):
+        arrow = parquet.read(columns=None if columns is None else list(columns))
+    return {name: _to_numpy(arrow[name]) for name in arrow.column_names}
+
+
+def _to_arrow(table: Table) -> pa.Table:
+    return pa.table({name: pa.array(column, pa.string()) if column.dtype == object else pa.array(column)
+                     for name, column in ((name, np.asarray(column)) for name, column in table.items())})
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """A writable array: float columns with nulls get NaN, strings None."""
+    array = column.to_numpy()
+    return array.copy() if not array.flags.writeable else array
+
+
+def _write_arrow(path: Path, arrow: pa.Table, metadata: dict[str, str]) -> None:
+    """Write beside `path`, force it to the disk, then rename: a reader sees the old file or the new one."""
+    # Prices, dates and counts repeat; the mantissas of IVs and greeks do not, but their upper bytes do.
+    noisy = [field.name for field in arrow.schema if field.type == pa.float32()]
+    plain = [name for name in arrow.column_names if name not in noisy]
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            with pq.ParquetWriter(file, arrow.schema, compression="zstd", compression_level=3, use_dictionary=plain,
+                                  column_encoding={name: "BYTE_STREAM_SPLIT" for name in noisy},
+                                  store_schema=False, write_page_checksum=True) as writer:
+                writer.write_table(arrow, row_group_size=ROW_GROUP)
+                writer.add_key_value_metadata(metadata)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    with _named(path):
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+
+
+@contextmanager
+def _named(path: Path):
+    """Turn what Parquet says of a missing, truncated or foreign file into one line that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} cannot be read as Parquet (truncated, damaged or foreign): {reason}") from error

@@ -1,0 +1,79 @@
+"""Candidates, their paths and the exit rules -> how each candidate would end, whether or not it is admitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mahler import schema
+from mahler.core.spreads import first_exits as first_exits_kernel
+from mahler.paths import Paths
+from mahler.schema import MULTIPLIER, Exit, Table, number
+
+
+@dataclass
+class ExitRule:
+    """When a spread is closed before its expiry; None is never. The numbers are those of conf/exit/."""
+
+    profit_target: float | None = number("a share of the credit that is kept", 0, 1, open_low=True)
+    stop_loss: float | None = number("a multiple of the credit that is lost", 0, 100, open_low=True)
+    exit_dte: int = number("calendar days to expiration", 0, 3650)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of range."""
+        schema.check_bounds(self, "exit")
+
+
+@dataclass
+class Costs:
+    """What is paid beside the spread. The numbers are those of conf/costs/."""
+
+    commission: float = number("dollars per contract and leg", 0, 1000)
+    assignment_fee: float = number("dollars per contract", 0, 1000)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of range."""
+        schema.check_bounds(self, "costs")
+
+    @property
+    def entry(self) -> float:
+        """Commission of an entry, both legs, dollars per contract."""
+        return 2.0 * self.commission
+
+    @property
+    def round_trip(self) -> float:
+        """Commission of an entry and an exit, dollars per contract."""
+        return 4.0 * self.commission
+
+
+def max_loss_per_contract(candidates: Table, costs: Costs) -> np.ndarray:
+    """(width - credit) x 100 + commissions of the round trip, dollars: (n,)."""
+    return MULTIPLIER * candidates["max_loss"] + costs.round_trip
+
+
+def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, sessions: np.ndarray) -> Table:
+    """The first exit of every candidate: a Table of schema.EXIT, (n,).
+
+    A close pays commission on both legs, but for a worthless expiry, which pays nothing, and for the end
+    of the period, which is a valuation and not a trade. Where the short leg is assigned, at expiry or
+    before, the assignment fee comes on top.
+    """
+    time_day = np.searchsorted(sessions, candidates["expiry"] - np.timedelta64(rule.exit_dte, "D")).astype(np.int32)
+    day, reason, cost, mid, stale = first_exits_kernel(
+        candidates["day"], candidates["credit"], candidates["max_loss"], paths.start, paths.mid, paths.close,
+        paths.settlement, paths.assigned_day, paths.assigned_cost, time_day,
+        np.inf if rule.profit_target is None else rule.profit_target,
+        np.inf if rule.stop_loss is None else rule.stop_loss)
+    free = (reason == Exit.END_OF_PERIOD) | ((reason == Exit.EXPIRY) & (cost == 0.0))
+    assigned = (reason == Exit.ASSIGNED) | ((reason == Exit.EXPIRY) & (cost > 0.0))
+    fees = np.where(free, 0.0, 2.0 * costs.commission) + np.where(assigned, costs.assignment_fee, 0.0)
+    pnl = MULTIPLIER * (candidates["credit"] - cost) - costs.entry - fees
+    return {"day": day, "reason": reason, "cost": cost, "mid": mid, "costs": fees, "stale_marks": stale, "pnl": pnl}
+
+
+def unreachable_stops(candidates: Table, rule: ExitRule) -> np.ndarray:
+    """Whether a stop cannot fire, because it lies at or beyond the maximum loss: bool (n,)."""
+    if rule.stop_loss is None:
+        return np.zeros(len(candidates["credit"]), bool)
+    return rule.stop_loss * candidates["credit"] >= candidates["max_loss"]

@@ -1,0 +1,189 @@
+"""Chains, panel and entry rules -> the candidates of every day, and the funnel that says what was lost where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mahler import schema
+from mahler.core.spreads import match_legs
+from mahler.data.store import Chain, Chains
+from mahler.fills import Fill, usable
+from mahler.panel import Panel
+from mahler.schema import Side, Table, choice, number
+
+STAGES = ("in_dte_window", "in_delta_window", "with_long_leg", "liquid", "paid_enough", "past_iv_filter", "ranked")
+"""The stages of the funnel. The first counts chain rows, the second short legs, the others spreads."""
+
+DELTA_RESOLUTION = 1e-6
+"""A delta is a float32 in the store: 0.15 is within a window that ends at 0.15."""
+
+
+@dataclass
+class Entry:
+    """What may be sold. The numbers are those of conf/entry/."""
+
+    side: str = choice("put", "call", "both")
+    min_delta: float = number("an absolute delta of the short leg", 0, 1)
+    max_delta: float = number("an absolute delta of the short leg", 0, 1)
+    widths: list[float] = number("dollars between the strikes", 0, open_low=True)
+    min_dte: int = number("calendar days to expiration", 1, 3650)
+    max_dte: int = number("calendar days to expiration", 1, 3650)
+    min_open_interest: int = number("contracts, on each leg", 0)
+    min_volume: int = number("contracts, on each leg", 0)
+    max_relative_spread: float = number("(ask - bid) / mid of a leg", 0, 2, open_low=True)
+    min_credit_to_width: float = number("a share of the width", 0, 1, open_high=True)
+    min_iv_percentile: float = number("a share of the previous 252 sessions", 0, 1)
+    per_day: int = number("candidates per ticker, side and day", 1, 50)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of range or two numbers contradict each other."""
+        schema.check_bounds(self, "entry")
+        if not self.widths:
+            raise schema.ConfigError("entry.widths is empty: name at least one width in dollars, e.g. [5.0]")
+        if self.min_delta > self.max_delta:
+            raise schema.ConfigError(f"entry.min_delta {self.min_delta} is above entry.max_delta {self.max_delta}")
+        if self.min_dte > self.max_dte:
+            raise schema.ConfigError(f"entry.min_dte {self.min_dte} days is above entry.max_dte {self.max_dte} days")
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides that are sold."""
+        return {"put": (Side.PUT,), "call": (Side.CALL,), "both": (Side.PUT, Side.CALL)}[self.side]
+
+
+def score(credit: np.ndarray, width: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Expected value per dollar of maximum loss, |delta| being the odds of losing all of it.
+
+    EV = credit (1 - |delta|) - (width - credit) |delta|, over width - credit; dollars per share.
+    """
+    max_loss = width - credit
+    return (credit * (1.0 - delta) - max_loss * delta) / max_loss
+
+
+def _liquid(bid: np.ndarray, ask: np.ndarray, volume: np.ndarray, open_interest: np.ndarray, entry: Entry) -> np.ndarray:
+    """Whether one leg can be traded at all and meets the floors and the ceiling of the entry rules."""
+    enough = (volume >= entry.min_volume) & (open_interest >= entry.min_open_interest)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        narrow = (ask - bid) / (0.5 * (bid + ask)) <= entry.max_relative_spread
+    return usable(bid, ask) & enough & narrow
+
+
+def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fill: Fill,
+                     iv_percentile: np.ndarray, first_day: int, count: Callable[[str, np.ndarray], None]) -> Table:
+    """All spreads of one side and width that the rules would sell, in chain order, before ranking."""
+    expiry = chain.contract_expiry.astype("datetime64[D]").astype(np.int64)
+    session = chain.sessions.astype("datetime64[D]").astype(np.int64)
+    short, long, in_window = match_legs(
+        chain.day, chain.delta, chain.contract_start, expiry, chain.contract_strike, session,
+        side is Side.CALL, width, first_day, entry.min_dte, entry.max_dte,
+        entry.min_delta - DELTA_RESOLUTION, entry.max_delta + DELTA_RESOLUTION)
+    count("in_dte_window", in_window)
+    count("in_delta_window", chain.day[short])
+    keep = long >= 0
+    short, long = short[keep], long[keep]
+    count("with_long_leg", chain.day[short])
+
+    leg = "call" if side is Side.CALL else "put"
+    bid, ask, volume, open_interest = (getattr(chain, f"{leg}_{c}") for c in ("bid", "ask", "volume", "open_interest"))
+    keep = (bid[short] > 0.0)
+    for rows in (short, long):
+        keep &= _liquid(bid[rows], ask[rows], volume[rows], open_interest[rows], entry)
+    short, long = short[keep], long[keep]
+    count("liquid", chain.day[short])
+
+    credit = fill(bid[short], ask[short])[0] - fill(bid[long], ask[long])[1]
+    keep = (credit > 0.0) & (credit < width) & (credit >= entry.min_credit_to_width * width)
+    short, long, credit = short[keep], long[keep], credit[keep]
+    count("paid_enough", chain.day[short])
+
+    if entry.min_iv_percentile > 0.0:
+        keep = iv_percentile[chain.day[short]] >= entry.min_iv_percentile      # NaN blocks
+        short, long, credit = short[keep], long[keep], credit[keep]
+    count("past_iv_filter", chain.day[short])
+
+    contract = np.searchsorted(chain.contract_start, short, side="right") - 1
+    day = chain.day[short]
+    mid_credit = 0.5 * (bid[short] + ask[short]) - 0.5 * (bid[long] + ask[long])
+    delta = chain.delta[short].astype(np.float64)
+    delta = delta if side is Side.CALL else 1.0 - delta
+    strike = chain.contract_strike[contract]
+    return {
+        "day": day, "side": np.full(len(day), side, np.int8), "expiry": chain.contract_expiry[contract],
+        "dte": (expiry[contract] - session[day]).astype(np.int16),
+        "short_strike": strike, "long_strike": strike + width if side is Side.CALL else strike - width,
+        "width": np.full(len(day), width), "delta": delta, "credit": credit, "mid_credit": mid_credit,
+        "max_loss": width - credit, "score": score(credit, width, delta), "underlying": chain.spot[day],
+        "iv_percentile": iv_percentile[day], "short_row": short, "long_row": long,
+    }
+
+
+def _best(spreads: Table, per_day: int) -> np.ndarray:
+    """Indices, ascending, of the best `per_day` of each side and day; ties keep the order of the rows."""
+    n = len(spreads["day"])
+    order = np.lexsort((-spreads["score"], spreads["side"], spreads["day"]))
+    group = spreads["day"][order].astype(np.int64) * 2 + spreads["side"][order]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    rank = np.arange(n) - np.repeat(starts, np.diff(starts, append=n))
+    return np.sort(order[rank < per_day])
+
+
+def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: int = 0) -> tuple[Table, Table]:
+    """The candidates of every session from `first_day` on, in the order of admission, and the funnel.
+
+    The order is by day, then score (descending), ticker, expiry, short strike, side, width.
+
+    Returns
+    -------
+    candidates : Table of schema.CANDIDATE, (n,)
+    funnel : Table with an int64 array (n_days, n_tickers) for each of STAGES
+    """
+    n_days, n_tickers = len(chains.sessions), len(chains.tickers)
+    funnel: Table = {stage: np.zeros((n_days, n_tickers), np.int64) for stage in STAGES}
+    kept = []
+    for t, ticker in enumerate(chains.tickers):
+        chain = chains[ticker]
+
+        def count(stage: str, day: np.ndarray, t: int = t) -> None:
+            if stage == "in_dte_window":                   # the same strikes for each side and width
+                funnel[stage][:, t] = day
+            else:
+                funnel[stage][:, t] += np.bincount(day, minlength=n_days)
+
+        parts = [_spreads_of_side(chain, side, float(width), entry, fill, panel.iv_percentile[:, t], first_day, count)
+                 for side in entry.sides for width in sorted(entry.widths)]
+        funnel["in_delta_window"][:, t] //= len(entry.widths)          # each width found the same short legs
+        spreads = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        last_day = np.searchsorted(chains.sessions, spreads["expiry"], side="right") - 1
+        # Row order is (expiry, strike, day); the sort is stable, so sides and widths stay in their order.
+        order = np.argsort(spreads["short_row"], kind="stable")
+        order = order[(last_day > spreads["day"])[order] | (spreads["expiry"] > chains.sessions[-1])[order]]
+        spreads = {name: column[order] for name, column in spreads.items()}
+        best = _best(spreads, entry.per_day)
+        spreads = {name: column[best] for name, column in spreads.items()}
+        spreads["ticker"] = np.full(len(best), t, np.int16)
+        count("ranked", spreads["day"])
+        kept.append(spreads)
+
+    candidates = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    order = np.lexsort((-candidates["score"], candidates["day"]))
+    candidates = {name: column[order] for name, column in candidates.items()}
+    candidates["spread_id"] = _identity(candidates)
+    return {name: np.ascontiguousarray(candidates[name], dtype=schema.CANDIDATE[name])
+            for name in schema.CANDIDATE.names}, funnel
+
+
+def _identity(candidates: Table) -> np.ndarray:
+    """A small integer for each distinct pair of legs: int32 (n,)."""
+    legs = np.stack([candidates["ticker"].astype(np.float64), candidates["side"].astype(np.float64),
+                     candidates["expiry"].astype(np.int64).astype(np.float64),
+                     candidates["short_strike"], candidates["long_strike"]])
+    if legs.shape[1] == 0:
+        return np.zeros(0, np.int32)
+    order = np.lexsort(legs)
+    new = np.any(np.diff(legs[:, order], axis=1, prepend=np.nan) != 0.0, axis=0)
+    identity = np.empty(legs.shape[1], np.int32)
+    identity[order] = np.cumsum(new) - 1
+    return identity

@@ -1,0 +1,161 @@
+"""The face of the admission kernel: limits, breakers, the validation of its arguments, and the ledger it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from mahler import schema
+from mahler.core.admission import admit
+from mahler.exits import Costs, ExitRule, max_loss_per_contract, unreachable_stops
+from mahler.ledger import Ledger
+from mahler.panel import Panel
+from mahler.paths import Paths
+from mahler.schema import MULTIPLIER, Exit, Regime, Rejection, Side, Table, number
+
+
+@dataclass
+class Limits:
+    """What the portfolio may hold; heat is open maximum loss over equity. The numbers are those of conf/limits/."""
+
+    max_positions: int = number("open positions", 1, 1000)
+    max_heat: float = number("a fraction of equity", 0, 1, open_low=True)
+    max_heat_per_underlying: float = number("a fraction of equity", 0, 1, open_low=True)
+    max_heat_group: float = number("a fraction of equity", 0, 1, open_low=True)
+    max_entries_per_day: int = number("admissions per session", 1, 1000)
+    group: list[str]             # tickers whose heat counts together
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of range."""
+        schema.check_bounds(self, "limits")
+
+
+@dataclass
+class Breaker:
+    """Losses, and a level of VIX, that stop new admissions; None is off. The numbers are those of conf/breaker/."""
+
+    max_day_loss: float | None = number("a fraction of yesterday's equity", 0, 1, open_low=True)
+    max_week_loss: float | None = number("a fraction of the equity at the end of last week", 0, 1, open_low=True)
+    max_drawdown: float | None = number("a fraction of peak equity", 0, 1, open_low=True)
+    max_vix: float | None = number("VIX points", 0, 1000, open_low=True)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of range."""
+        schema.check_bounds(self, "breaker")
+
+
+def _no_limit(value: float | None) -> float:
+    return np.inf if value is None else float(value)
+
+
+def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
+         *, initial_equity: float, first_day: int) -> tuple[np.ndarray, ...]:
+    """Admit candidates day by day: the arguments and the results of `core.admission.admit`.
+
+    The week of the weekly breaker is the calendar's, Monday to Sunday.
+    """
+    vix = panel.vix[:, 0]
+    week = ((panel.dates.astype("datetime64[D]").astype(np.int64) + 3) // 7).astype(np.int32)
+    in_group = np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
+    return admit(
+        candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
+        candidates["mid_credit"], max_loss_per_contract(candidates, costs), candidates["risk_fraction"],
+        candidates["max_contracts"], exits["day"], exits["reason"], exits["cost"], exits["costs"],
+        paths.start, paths.mid, (vix >= _no_limit(breaker.max_vix)).astype(np.int8), week, in_group,
+        first_day, costs.entry, initial_equity, limits.max_positions, limits.max_entries_per_day,
+        limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
+        _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
+
+
+def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: ExitRule, limits: Limits,
+             breaker: Breaker, costs: Costs, *, initial_equity: float, first_day: int) -> Ledger:
+    """Walk the sessions from `first_day` on and write down what happened.
+
+    `candidates` has, beside the columns of schema.CANDIDATE, those of the config: `risk_fraction` and
+    `max_contracts` (a sizing rule's), `multiplier` and `regime` (n,).
+
+    Raises
+    ------
+    ValueError
+        Where a column is missing, a risk fraction is negative or NaN, or candidates are out of order.
+    """
+    for column in ("risk_fraction", "max_contracts", "multiplier", "regime"):
+        if column not in candidates:
+            raise ValueError(f"candidates lack the column {column}")
+    if not (candidates["risk_fraction"] >= 0.0).all():
+        raise ValueError("risk_fraction is a share of equity >= 0; it is negative or NaN for a candidate")
+    if (np.diff(candidates["day"]) < 0).any():
+        raise ValueError("candidates are not in the order of their days")
+    contracts, reasons, cash, marks, open_max_loss, positions, entries, closes = walk(
+        candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity, first_day=first_day)
+    span = slice(first_day, None)
+    equity = cash + marks
+    account = {
+        "date": panel.dates[span], "cash": cash[span], "marks": marks[span], "equity": equity[span],
+        "open_max_loss": open_max_loss[span], "heat": open_max_loss[span] / equity[span],
+        "positions": positions[span], "entries": entries[span], "exits": closes[span],
+    }
+    admitted = np.flatnonzero(contracts)
+    by_reason = np.bincount(reasons, minlength=len(Rejection))
+    counts = {
+        "candidates": float(len(contracts)),
+        "days_without_candidate": float(len(panel.dates) - first_day - len(np.unique(candidates["day"]))),
+        "stale_marks": float(exits["stale_marks"][admitted].sum()),
+        "unreachable_stops": float(unreachable_stops({c: candidates[c][admitted] for c in ("credit", "max_loss")},
+                                                     rule).sum()),
+    } | {f"rejected.{r.name.lower()}": float(by_reason[r]) for r in Rejection if r and by_reason[r]}
+    trades = _trades(candidates, exits, panel, contracts, admitted, costs)
+    rejections = partial(_rejections, candidates, exits, panel, reasons)
+    return Ledger(trades=trades, rejections=rejections(), account=account,
+                  initial_equity=initial_equity, counts=counts)
+
+
+def _names(enum: type, codes: np.ndarray) -> np.ndarray:
+    """Lower-case names of the members of `enum`, whose codes may start at -1: object (n,)."""
+    lowest = min(enum)
+    names = np.array([enum(code).name.lower() for code in range(lowest, max(enum) + 1)], dtype=object)
+    return names[np.asarray(codes, np.int64) - lowest]
+
+
+def _record(candidates: Table, exits: Table, panel: Panel, rows: np.ndarray) -> Table:
+    """The columns that trades and rejections share."""
+    take = {name: candidates[name][rows] for name in (
+        "ticker", "side", "regime", "day", "expiry", "short_strike", "long_strike", "delta", "dte", "credit",
+        "max_loss", "score", "risk_fraction")}
+    return {
+        "date": panel.dates[take["day"]], "ticker": np.array(panel.tickers, dtype=object)[take["ticker"]],
+        "side": _names(Side, take["side"]), "regime": _names(Regime, take["regime"]), "expiration": take["expiry"],
+        **{name: take[name] for name in ("short_strike", "long_strike", "delta", "dte", "credit", "max_loss")},
+        "entry_score": take["score"], "risk_fraction": take["risk_fraction"],
+        "exit_reason": _names(Exit, exits["reason"][rows]), "exit_date": panel.dates[exits["day"][rows]],
+        "pnl_per_contract": exits["pnl"][rows],
+    }
+
+
+def _rejections(candidates: Table, exits: Table, panel: Panel, reasons: np.ndarray) -> Table:
+    """The rejected candidates with their reason and the outcome they would have had: schema.REJECTED."""
+    rows = np.flatnonzero(reasons)
+    record = _record(candidates, exits, panel, rows) | {"reason": _names(Rejection, reasons[rows])}
+    return {name: record[name] for name in schema.REJECTED.names}
+
+
+def _trades(candidates: Table, exits: Table, panel: Panel, contracts: np.ndarray, rows: np.ndarray,
+            costs: Costs) -> Table:
+    """The admitted candidates with their size, exit and money: schema.TRADE."""
+    n = contracts[rows].astype(np.float64)
+    record = _record(candidates, exits, panel, rows)
+    cost, mid = exits["cost"][rows], exits["mid"][rows]
+    slippage = (candidates["mid_credit"] - candidates["credit"])[rows] + cost - mid
+    record |= {
+        "trade_id": np.arange(len(rows), dtype=np.int32), "candidate": rows.astype(np.int32),
+        "width": candidates["width"][rows], "mid_credit": candidates["mid_credit"][rows],
+        "underlying_price": candidates["underlying"][rows], "iv_percentile": candidates["iv_percentile"][rows],
+        "vix": panel.vix[candidates["day"][rows], 0], "contracts": contracts[rows],
+        "multiplier": candidates["multiplier"][rows], "exit_cost": cost, "exit_mid": mid,
+        "hold_days": (record["exit_date"] - record["date"]).astype(np.int64).astype(np.int32),
+        "stale_marks": exits["stale_marks"][rows], "commission": n * (costs.entry + exits["costs"][rows]),
+        "slippage": MULTIPLIER * n * slippage, "pnl": n * exits["pnl"][rows],
+    }
+    return {name: record[name] for name in schema.TRADE.names}

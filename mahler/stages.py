@@ -1,0 +1,86 @@
+"""What a backtest does before its portfolio: chains -> panel -> candidates -> paths, found again by fingerprint.
+
+Everything here depends on the data, the entry rules and the fill, and on nothing else, so any two
+configs that share them share these arrays: in memory within a process, on disk between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mahler import cache
+from mahler.data.store import Chains
+from mahler.fills import Fill
+from mahler.panel import Panel
+from mahler.paths import Paths, trace
+from mahler.schema import CANDIDATE, Table
+from mahler.screen import STAGES, Entry, screen
+
+STAGES_VERSION = 1
+"""Raised whenever the same data and rules would give other candidates or paths than before."""
+
+_PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known")
+_recent: dict[str, Opportunities] = {}
+
+
+@dataclass(frozen=True)
+class Opportunities:
+    """What could have been sold, and how each of it would have gone on."""
+
+    candidates: Table
+    paths: Paths
+    funnel: Table                # int64 (n_days, n_tickers) for each of screen.STAGES
+    fingerprint: str
+
+
+def component_key(component: partial) -> list:
+    """What identifies a component in a fingerprint: its dotted name and its numbers."""
+    return [f"{component.func.__module__}.{component.func.__qualname__}", component.keywords]
+
+
+def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: int,
+                  folder: Path | None) -> Opportunities:
+    """Screen and trace, unless the same data, entry rules and fill were screened before.
+
+    `folder` is where the arrays are kept; None keeps nothing. `fill` is a functools.partial of a fill model.
+    """
+    key = cache.fingerprint("opportunities", STAGES_VERSION, panel.fingerprint, asdict(entry), component_key(fill),
+                            int(first_day))
+    if key in _recent:
+        return _recent[key]
+    arrays = cache.load(folder, key) if folder else None
+    if arrays is None:
+        candidates, funnel = screen(chains, panel, entry, fill, first_day)
+        paths = trace(candidates, chains, panel, fill)
+        arrays = {f"candidate.{name}": candidates[name] for name in CANDIDATE.names}
+        arrays |= {f"path.{name}": getattr(paths, name) for name in _PATHS}
+        arrays |= {f"funnel.{stage}": funnel[stage] for stage in STAGES}
+        if folder:
+            cache.store(folder, key, arrays)
+    found = Opportunities({name: arrays[f"candidate.{name}"] for name in CANDIDATE.names},
+                          Paths(*(arrays[f"path.{name}"] for name in _PATHS)),
+                          {stage: arrays[f"funnel.{stage}"] for stage in STAGES}, key)
+    _remember(key, found)
+    return found
+
+
+def _remember(key: str, found: Opportunities, most: int = 3) -> None:
+    while len(_recent) >= most:
+        _recent.pop(next(iter(_recent)))
+    _recent[key] = found
+
+
+def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path | None) -> np.ndarray:
+    """Regime labels, int8 (n_days, n_tickers), of a functools.partial of a classifier; kept on disk like the rest."""
+    key = cache.fingerprint("labels", STAGES_VERSION, panel.fingerprint, component_key(classifier))
+    arrays = cache.load(folder, key) if folder else None
+    if arrays is None:
+        arrays = {"labels": classifier(panel)}
+        if folder:
+            cache.store(folder, key, arrays)
+    return arrays["labels"]
