@@ -6,7 +6,11 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +23,59 @@ CENT = 0.01
 """Dollars. What `check` calls equal differs by less than half of it."""
 
 
+class LazyTable(Mapping):
+    """A table that is built when it is first looked at: a sweep never looks at its hundred thousand rejections."""
+
+    def __init__(self, build: Callable[[], Table]) -> None:
+        self._build = build
+
+    @cached_property
+    def _table(self) -> Table:
+        return self._build()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+class Deferred(Mapping):
+    """A table that is made when it is first looked at: a sweep of a thousand configs reads no rejection row."""
+
+    def __init__(self, make: Callable[[], Table]) -> None:
+        self._make = make
+
+    @cached_property
+    def _table(self) -> Table:
+        return self._make()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What a simulation did, and what it did not do.
 
-    trades (n_trades,) has the columns of schema.TRADE, rejections (n_rejected,) those of schema.REJECTED and account
-    (n_days,), a row per session, those of schema.ACCOUNT. `initial_equity` is dollars of cash before the first
-    session. `counts` holds what was counted on the way (stale_marks, unreachable_stops, unlabelled_days, ...), the
-    rejections of each reason among it as `rejected.<reason>`; they become metrics under their own names.
+    trades (n_trades,) has the columns of schema.TRADE, rejections (n_rejected,) those of schema.REJECTED (a LazyTable
+    where they are many) and account (n_days,), a row per session, those of schema.ACCOUNT. `initial_equity` is
+    dollars of cash before the first session. `counts` holds what was counted on the way (stale_marks,
+    unreachable_stops, unlabelled_days, ...), the rejections of each reason among it as `rejected.<reason>`; they
+    become metrics under their own names.
     """
 
     trades: Table
-    rejections: Table
+    rejections: Table | LazyTable
     account: Table
     initial_equity: float
     counts: dict[str, float]
@@ -69,7 +114,7 @@ def check(ledger: Ledger) -> None:
 
     rejected = Counter(f"rejected.{reason}" for reason in ledger.rejections["reason"].tolist())
     counted = {name: n for name, n in ledger.counts.items() if name.startswith("rejected.") and n}
-    if rejected != counted:
+    if dict(rejected) != counted:
         raise ValueError(f"the rejections are {dict(rejected)}, but the counts say {counted}")
 
 

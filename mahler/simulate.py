@@ -10,7 +10,7 @@ import numpy as np
 from mahler import schema
 from mahler.core.admission import admit
 from mahler.exits import Costs, ExitRule, max_loss_per_contract, unreachable_stops
-from mahler.ledger import Ledger
+from mahler.ledger import Deferred, Ledger
 from mahler.panel import Panel
 from mahler.paths import Paths
 from mahler.schema import MULTIPLIER, Exit, Regime, Rejection, Side, Table, number
@@ -107,8 +107,8 @@ def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: 
                                                      rule).sum()),
     } | {f"rejected.{r.name.lower()}": float(by_reason[r]) for r in Rejection if r and by_reason[r]}
     trades = _trades(candidates, exits, panel, contracts, admitted, costs)
-    rejections = partial(_rejections, candidates, exits, panel, reasons)
-    return Ledger(trades=trades, rejections=rejections(), account=account,
+    rejections = Deferred(partial(_rejections, candidates, exits, panel, reasons))
+    return Ledger(trades=trades, rejections=rejections, account=account,
                   initial_equity=initial_equity, counts=counts)
 
 
