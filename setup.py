@@ -17,4 +17,5 @@ setup(
     packages=[*find_packages(include=["mahler", "mahler.*"]), "mahler.conf", "hydra_plugins"],
     package_dir={"mahler.conf": "conf"},
     package_data={"mahler.conf": ["**/*.yaml"]},
+    options={"build_ext": {"parallel": True}},   # a compiler per core
 )

@@ -7,9 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,26 +19,6 @@ from mahler.schema import ACCOUNT, REJECTED, TRADE, ConfigError, Table, check_co
 
 CENT = 0.01
 """Dollars. What `check` calls equal differs by less than half of it."""
-
-
-class LazyTable(Mapping):
-    """A table that is built when it is first looked at: a sweep never looks at its hundred thousand rejections."""
-
-    def __init__(self, build: Callable[[], Table]) -> None:
-        self._build = build
-
-    @cached_property
-    def _table(self) -> Table:
-        return self._build()
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._table[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
 
 
 class Deferred(Mapping):
@@ -67,7 +45,7 @@ class Deferred(Mapping):
 class Ledger:
     """What a simulation did, and what it did not do.
 
-    trades (n_trades,) has the columns of schema.TRADE, rejections (n_rejected,) those of schema.REJECTED (a LazyTable
+    trades (n_trades,) has the columns of schema.TRADE, rejections (n_rejected,) those of schema.REJECTED (Deferred
     where they are many) and account (n_days,), a row per session, those of schema.ACCOUNT. `initial_equity` is
     dollars of cash before the first session. `counts` holds what was counted on the way (stale_marks,
     unreachable_stops, unlabelled_days, ...), the rejections of each reason among it as `rejected.<reason>`; they
@@ -75,7 +53,7 @@ class Ledger:
     """
 
     trades: Table
-    rejections: Table | LazyTable
+    rejections: Table | Deferred
     account: Table
     initial_equity: float
     counts: dict[str, float]
@@ -203,8 +181,10 @@ def _numbers(column: np.ndarray) -> list[float | None]:
 
 
 def write_export(ledger: Ledger, path: Path) -> None:
-    """Write `export` to `path` as a strict JSON array, a trade a line."""
-    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in export(ledger))
+    """Write `export` to `path` as a strict JSON array, a trade a line; its folder is made where it does not exist."""
+    encode = json.JSONEncoder(allow_nan=False).encode
+    rows = ",\n".join(map(encode, export(ledger)))
+    path.parent.mkdir(parents=True, exist_ok=True)
     _write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mahler.ledger import Ledger
-from mahler.schema import SESSIONS_PER_YEAR, Exit, Regime, Rejection, Side, Table
+from mahler.schema import MULTIPLIER, SESSIONS_PER_YEAR, Exit, Regime, Rejection, Side, Table
 
 STRESS = {
     "gfc_2008": ("2008-09-02", "2009-03-31"),
@@ -260,7 +260,7 @@ def _trades(trades: Table) -> dict[str, float]:
     reasons = Counter(trades["exit_reason"].tolist())
     by_rule = closed_by_rule(trades)
     closed = pnl[by_rule]
-    at_risk = (trades["max_loss"] * trades["multiplier"] * trades["contracts"])[by_rule]
+    at_risk = (MULTIPLIER * trades["max_loss"] * trades["contracts"])[by_rule]      # not `multiplier`, the regime's
     losers = closed[closed < 0]
     return {
         "trades": len(pnl),

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mahler.core import features
 from mahler.data.daily import Daily
-from mahler.schema import SESSIONS_PER_YEAR, ConfigError
+from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table
 
 if TYPE_CHECKING:
     from mahler.data.store import Chain, Chains
@@ -34,6 +34,7 @@ RATE_MAX_AGE = 7                    # calendar days that a bill rate stands for:
 # The quotes are from about 14 minutes before the close. In those the S&P 500 moved 16 bp in the median of
 # 2020 and 3.1 % at most; a series farther away is of another market, or adjusted for splits or dividends.
 CLOSE_MEDIAN_GAP, CLOSE_MAX_GAP = 0.01, 0.10
+MEDIAN_MIN = 60                     # sessions before the median is looked at: a week of a crash proves nothing
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def build(chains: Chains, daily: Daily | None) -> Panel:
     ------
     ConfigError
         Where a daily close is not that of the chain's market: over 10 % from the underlying on any session
-        or 1 % in the median.
+        or, over 60 sessions or more, 1 % in the median.
     """
     spot = np.column_stack([chains[ticker].spot for ticker in chains.tickers])   # (n_days, n_tickers)
     spot = np.where(spot > 0, spot, np.nan)         # an underlying of 0 is a vendor's blank
@@ -87,7 +88,7 @@ def build(chains: Chains, daily: Daily | None) -> Panel:
         iv_percentile=iv_percentile(atm_iv), vix=vix, realized_vol=volatility, momentum=momentum(close),
         trend=trend(close), iv_rv_spread=atm_iv - volatility, rate=rate, dividends=dividends,
         sources={"close": close_source, "vix": vix_source, "rate": rate_source, "dividends": dividend_source},
-        fingerprint=_fingerprint(chains, daily))
+        fingerprint=fingerprint(chains, daily))
 
 
 # ---------------------------------------------------------------------------------------------- features
@@ -153,7 +154,7 @@ def _closes(chains: Chains, spot: np.ndarray, daily: Daily | None) -> tuple[np.n
         if series is not None:
             _check_same_market(ticker, chains.sessions, series, spot[:, i])
             close[:, i] = series
-        sources.append("chain (" + why_not + ")" if series is None else "daily")
+        sources.append(f"chain{why_not}" if series is None else "daily")
     return close, _by_ticker(chains.tickers, sources)
 
 
@@ -164,20 +165,18 @@ def _vix(chains: Chains, atm_iv: np.ndarray, daily: Daily | None) -> tuple[np.nd
     if series is None:
         stand_in = "SPY" if "SPY" in chains.tickers else chains.tickers[0]
         series = 100 * atm_iv[:, chains.tickers.index(stand_in)]
-        source = f"atm_iv of {stand_in} ({why_not})"
+        source = f"atm_iv of {stand_in}{why_not}"
     return np.tile(series[:, None], (1, len(chains.tickers))), source
 
 
 def _rate(sessions: np.ndarray, daily: Daily | None) -> tuple[np.ndarray, str]:
     """Decimal a year (n_days,), the last bill rate published, or 0 throughout; and the source."""
-    name = "DTB3"
-    if daily is None or name not in daily.columns:
-        return np.zeros(len(sessions)), f"0 (no daily {name})"
-    percent = daily.latest(name, sessions, RATE_MAX_AGE)
+    if daily is None or "DTB3" not in daily.columns:
+        return np.zeros(len(sessions)), "0"
+    percent = daily.latest("DTB3", sessions, RATE_MAX_AGE)
     if np.isnan(percent).any():
-        missing = np.isnan(percent)
-        return np.zeros(len(sessions)), f"0 (daily {name} lacks {_count(missing, sessions)})"
-    return percent / 100, f"daily {name}"
+        return np.zeros(len(sessions)), "0" + _gaps("DTB3", percent, sessions)
+    return percent / 100, "daily DTB3"
 
 
 def _dividends(tickers: tuple[str, ...], daily: Daily | None) -> tuple[dict, str]:
@@ -187,16 +186,16 @@ def _dividends(tickers: tuple[str, ...], daily: Daily | None) -> tuple[dict, str
 
 
 def _whole(name: str, sessions: np.ndarray, daily: Daily | None) -> tuple[np.ndarray | None, str]:
-    """The daily series `name` (n_days,) if it has every session, else None and the reason."""
+    """The daily series `name` (n_days,) if it has every session, else None and, where it has gaps, a word of them."""
     if daily is None or name not in daily.columns:
-        return None, f"no daily {name}"
+        return None, ""
     series = daily.on(name, sessions)
+    return (None, _gaps(name, series, sessions)) if np.isnan(series).any() else (series, "")
+
+
+def _gaps(name: str, series: np.ndarray, sessions: np.ndarray) -> str:
     missing = np.isnan(series)
-    return (None, f"daily {name} lacks {_count(missing, sessions)}") if missing.any() else (series, "")
-
-
-def _count(missing: np.ndarray, sessions: np.ndarray) -> str:
-    return f"{np.count_nonzero(missing)} of {len(sessions)} sessions, first {sessions[np.argmax(missing)]}"
+    return f" (daily {name} lacks {missing.sum()} of {len(sessions)} sessions, first {sessions[np.argmax(missing)]})"
 
 
 def _check_same_market(ticker: str, sessions: np.ndarray, close: np.ndarray, spot: np.ndarray) -> None:
@@ -205,7 +204,7 @@ def _check_same_market(ticker: str, sessions: np.ndarray, close: np.ndarray, spo
     if np.isnan(gap).all():
         return
     worst, median = int(np.nanargmax(gap)), float(np.nanmedian(gap))
-    if gap[worst] > CLOSE_MAX_GAP or median > CLOSE_MEDIAN_GAP:
+    if gap[worst] > CLOSE_MAX_GAP or (len(gap) >= MEDIAN_MIN and median > CLOSE_MEDIAN_GAP):
         raise ConfigError(
             f"daily {ticker}_close is {close[worst]:g} dollars on {sessions[worst]} where the chain's underlying is "
             f"{spot[worst]:g} (median gap {median:.2%}, at most {CLOSE_MEDIAN_GAP:.0%}; any day {CLOSE_MAX_GAP:.0%}): "
@@ -217,6 +216,30 @@ def _by_ticker(tickers: tuple[str, ...], sources: list[str]) -> str:
     return sources[0] if len(set(sources)) == 1 else ", ".join(map(" ".join, zip(tickers, sources)))
 
 
-def _fingerprint(chains: Chains, daily: Daily | None) -> str:
+# ---------------------------------------------------------------------------------------------- keeping
+
+
+def fingerprint(chains: Chains, daily: Daily | None) -> str:
+    """What a panel depends on, as 64 hex digits, without reading a row."""
     parts = [PANEL_VERSION, chains.fingerprint, None if daily is None else daily.fingerprint]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+FEATURES = ("spot", "close", "atm_iv", "iv_percentile", "vix", "realized_vol", "momentum", "trend", "iv_rv_spread", "rate")
+
+
+def to_arrays(panel: Panel) -> Table:
+    """A panel as named arrays, to be kept in a cache."""
+    arrays = {name: getattr(panel, name) for name in FEATURES} | {"dates": panel.dates}
+    for ticker, (dates, amounts) in panel.dividends.items():
+        arrays |= {f"dividend_dates.{ticker}": dates, f"dividends.{ticker}": amounts}
+    return arrays | {"sources": np.array([json.dumps(panel.sources)]), "tickers": np.array(panel.tickers)}
+
+
+def from_arrays(arrays: Table, fingerprint: str) -> Panel:
+    """The panel that `to_arrays` took apart."""
+    tickers = tuple(str(ticker) for ticker in arrays["tickers"])
+    return Panel(
+        tickers=tickers, dates=arrays["dates"], **{name: arrays[name] for name in FEATURES}, fingerprint=fingerprint,
+        dividends={t: (arrays[f"dividend_dates.{t}"], arrays[f"dividends.{t}"]) for t in tickers},
+        sources=json.loads(str(arrays["sources"][0])))

@@ -19,7 +19,7 @@ class Multipliers:
     def __post_init__(self) -> None:
         """Raise ConfigError unless there are four multipliers in range."""
         if len(self.multipliers) != 4:
-            raise schema.ConfigError(f"regime.multipliers has one number for each of bull_low_vol, bull_high_vol, "
+            raise schema.ConfigError(f"regime.multipliers is 4 numbers, of bull_low_vol, bull_high_vol, "
                                      f"bear_low_vol, bear_high_vol, got {list(self.multipliers)!r}")
         schema.check_bounds(self, "regime")
 

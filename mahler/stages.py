@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mahler import cache
+from mahler import panel as panels
+from mahler.data.daily import Daily
 from mahler.data.store import Chains
 from mahler.fills import Fill
 from mahler.panel import Panel
@@ -73,6 +75,18 @@ def _remember(key: str, found: Opportunities, most: int = 3) -> None:
     while len(_recent) >= most:
         _recent.pop(next(iter(_recent)))
     _recent[key] = found
+
+
+def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
+    """The panel of `chains`, built or, where `folder` has it under the same fingerprint, found again."""
+    key = panels.fingerprint(chains, series)
+    arrays = cache.load(folder, key) if folder else None
+    if arrays is None:
+        built = panels.build(chains, series)
+        if folder:
+            cache.store(folder, key, panels.to_arrays(built))
+        return built
+    return panels.from_arrays(arrays, key)
 
 
 def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path | None) -> np.ndarray:

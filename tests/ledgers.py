@@ -72,7 +72,7 @@ def _entries(rng: np.random.Generator, n: int) -> Table:
     t["mid_credit"], t["max_loss"] = t["credit"] + 0.02, 5.0 - t["credit"]
     t["entry_score"], t["underlying_price"] = rng.normal(0, .02, n), t["short_strike"] * 1.1
     t["iv_percentile"], t["vix"] = rng.uniform(0, 1, n).round(2), rng.uniform(10, 40, n).round(2)
-    t["contracts"], t["multiplier"], t["risk_fraction"] = rng.integers(1, 6, n), np.full(n, MULTIPLIER), np.full(n, .02)
+    t["contracts"], t["multiplier"], t["risk_fraction"] = rng.integers(1, 6, n), np.full(n, .75), np.full(n, .02)
     return t
 
 

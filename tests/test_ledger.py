@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mahler import ledger as ledgers
-from mahler.ledger import LazyTable, Ledger
+from mahler.ledger import Deferred, Ledger
 from mahler.schema import ACCOUNT, REJECTED, TRADE, ConfigError
 from tests.ledgers import hand_ledger, random_ledger
 
@@ -126,7 +126,7 @@ def test_a_folder_that_lacks_a_file_is_refused_by_name(ledger, tmp_path, name):
 
 def test_rejections_may_be_built_when_they_are_first_looked_at(ledger, tmp_path):
     built = []
-    lazy = replace(ledger, rejections=LazyTable(lambda: built.append(1) or ledger.rejections))
+    lazy = replace(ledger, rejections=Deferred(lambda: built.append(1) or ledger.rejections))
     assert not built
     ledgers.check(lazy)
     ledgers.write(lazy, tmp_path)
@@ -140,7 +140,7 @@ TRADE_BY_HAND = {
     "trade_id": 4, "ticker": "QQQ", "side": "put", "regime": "bear_high_vol", "date": np.datetime64("2020-02-03"),
     "expiration": np.datetime64("2020-03-20"), "exit_date": np.datetime64("2020-02-24"), "short_strike": 200.0,
     "long_strike": 195.0, "width": 5.0, "delta": 0.12, "dte": 46, "credit": 0.4, "max_loss": 4.6, "entry_score": 0.01,
-    "underlying_price": 222.5, "iv_percentile": 0.29, "vix": 17.97, "contracts": 3, "multiplier": 100.0,
+    "underlying_price": 222.5, "iv_percentile": 0.29, "vix": 17.97, "contracts": 3, "multiplier": 0.75,
     "exit_reason": "stop_loss", "exit_cost": 0.95, "hold_days": 21, "pnl_per_contract": -59.0, "pnl": -177.0,
 }
 
@@ -167,10 +167,10 @@ def test_a_missing_percentile_is_null_and_break_even_is_a_loss():
 def test_the_export_is_strict_json(tmp_path, n_trades):
     ledger = random_ledger(np.random.default_rng(2), n_days=120, n_trades=n_trades)
     ledger.trades["vix"][:2] = np.nan
-    ledgers.write_export(ledger, tmp_path / "trades.json")
+    ledgers.write_export(ledger, tmp_path / "new" / "trades.json")
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    rows = json.loads((tmp_path / "trades.json").read_text(), parse_constant=refuse)
+    rows = json.loads((tmp_path / "new" / "trades.json").read_text(), parse_constant=refuse)
     assert rows == ledgers.export(ledger) and len(rows) == n_trades

@@ -29,7 +29,7 @@ def summary(ledger) -> dict[str, float]:
 def trade(pnl: float, **columns) -> dict:
     """A trade of one contract and 400 dollars of maximum loss."""
     return {"pnl": pnl, "pnl_per_contract": pnl, "exit_reason": "profit_target", "ticker": "SPY", "side": "put",
-            "regime": "none", "contracts": 1, "multiplier": 100.0, "max_loss": 4.0, "hold_days": 10,
+            "regime": "none", "contracts": 1, "multiplier": 0.75, "max_loss": 4.0, "hold_days": 10,
             "date": np.datetime64("2019-01-02"), "exit_date": np.datetime64("2019-01-12")} | columns
 
 

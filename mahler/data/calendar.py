@@ -5,6 +5,7 @@ The calendar is built on first use: the library behind it takes a second to impo
 
 from __future__ import annotations
 
+import warnings
 from datetime import date
 from functools import cache
 
@@ -19,7 +20,9 @@ def _all() -> np.ndarray:
     """Every session from FIRST to LAST, datetime64[D] (n,)."""
     import exchange_calendars
 
-    calendar = exchange_calendars.get_calendar("XNYS", start=FIRST, end=LAST)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)     # its own use of pandas, which we cannot mend
+        calendar = exchange_calendars.get_calendar("XNYS", start=FIRST, end=LAST)
     days = calendar.sessions.to_numpy().astype("datetime64[D]")
     days.flags.writeable = False
     return days

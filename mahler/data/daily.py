@@ -80,6 +80,12 @@ class Daily:
         return self.dates[paid], amounts[paid]
 
 
+def from_table(table: Table) -> Daily:
+    """Series that are in memory: `date` and float64 columns by the names above, by ascending date."""
+    columns = {name: column for name, column in table.items() if name != "date"}
+    return Daily(table["date"], columns, _fingerprint(table["date"], columns))
+
+
 def load(directory: Path) -> Daily | None:
     """The series of all CSV, CSV.gz and Parquet files in `directory`; None where there is no such file.
 

@@ -27,11 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mahler.data.calendar import last_session_on_or_before
+from mahler.data.chain import QUOTES, Chain, day_index, runs, spot_of_days
 from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns
-
-# What a backtest reads of a chain; the other columns stay on the disk.
-QUOTES = ("call_bid", "call_ask", "put_bid", "put_ask", "call_iv", "put_iv", "delta",
-          "call_volume", "call_open_interest", "put_volume", "put_open_interest")
 
 ROW_GROUP = 1 << 16
 THREADS = 2
@@ -66,8 +63,8 @@ def write_partition(root: Path, ticker: str, year: int, table: Table, *, source:
     Raises
     ------
     ConfigError
-        Where a trade date lies outside `year`, an expiry before its trade date, or a
-        (date, expiry, strike) occurs twice.
+        Naming the row, where a trade date lies outside `year`, an expiry before its trade date, a price, strike
+        or delta outside its range, or a (date, expiry, strike) occurs twice.
     """
     path = partition_path(root, ticker, year)
     chain = _normalised(table)
@@ -115,6 +112,8 @@ def _normalised(table: Table) -> Table:
 def _check_rows(chain: Table, year: int, what: str) -> None:
     """Raise ConfigError at the first row of the sorted `chain` that no store may hold."""
     dates, expiry, strike = chain["date"], chain["expiry"], chain["strike"]
+    if not len(dates):
+        raise ConfigError(f"{what}: a partition without rows is not written")
     prices = np.array([chain[name] for name in ("call_bid", "call_ask", "put_bid", "put_ask")])   # (4, n)
     same = (dates[1:] == dates[:-1]) & (expiry[1:] == expiry[:-1]) & (strike[1:] == strike[:-1])
     faults = (
@@ -124,7 +123,7 @@ def _check_rows(chain: Table, year: int, what: str) -> None:
         ("underlying", ~(np.isfinite(chain["underlying"]) & (chain["underlying"] > 0)), "dollars above 0"),
         ("delta", (chain["delta"] < 0) | (chain["delta"] > 1), "the call's, in [0, 1]"),
         ("quote", ((prices < 0) | np.isinf(prices)).any(axis=0), "dollars from 0, or missing (NaN)"),
-        ("row", np.r_[False, same] if len(dates) else np.zeros(0, bool), "one row per date, expiry and strike"),
+        ("row", np.r_[False, same], "one row per date, expiry and strike"),
     )
     for column, bad, valid in faults:
         if bad.any():
@@ -192,7 +191,8 @@ def _info(path: Path, parquet: pq.ParquetFile) -> PartitionInfo:
         raise ConfigError(f"{path} is Parquet, but not a partition of the store: ingest writes those")
     said: dict[str, Any] = json.loads(raw)
     if said["schema_version"] != SCHEMA_VERSION:
-        raise ConfigError(f"{path} has schema version {said['schema_version']}, valid is {SCHEMA_VERSION}: ingest again")
+        raise ConfigError(f"{path} has schema version {said['schema_version']}, valid is {SCHEMA_VERSION}: "
+                          f"ingest again")
     if (path.parent.name, path.name) != partition_path(Path(), said["ticker"], said["year"]).parts:
         raise ConfigError(f"{path} holds {said['ticker']} {said['year']}: it was moved or renamed")
     if said["rows"] != parquet.metadata.num_rows or said["rows"] == 0:
@@ -233,56 +233,6 @@ def verify(path: Path) -> PartitionInfo:
 
 
 # ---------------------------------------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The chain of one ticker over the sessions of a run; a contract is one run of rows.
-
-    Rows are sorted by (expiry, strike, day), one per contract and session, and hold a call and a put:
-    contract c has the rows contract_start[c] : contract_start[c + 1]. Units are those of schema.CHAIN.
-    """
-
-    ticker: str
-    sessions: np.ndarray            # datetime64[D] (n_days,)
-    day: np.ndarray                 # int32 (n_rows,), index into sessions
-    call_bid: np.ndarray            # float64 (n_rows,), dollars per share, as the three below
-    call_ask: np.ndarray
-    put_bid: np.ndarray
-    put_ask: np.ndarray
-    call_iv: np.ndarray             # float32 (n_rows,)
-    put_iv: np.ndarray
-    delta: np.ndarray               # float32 (n_rows,), the call's
-    call_volume: np.ndarray         # int32 (n_rows,), contracts, as the three below
-    call_open_interest: np.ndarray
-    put_volume: np.ndarray
-    put_open_interest: np.ndarray
-    spot: np.ndarray                # float64 (n_days,), the underlying at the quotes; NaN on a day without rows
-    contract_start: np.ndarray      # int64 (n_contracts + 1,)
-    contract_expiry: np.ndarray     # datetime64[D] (n_contracts,), a session
-    contract_strike: np.ndarray     # float64 (n_contracts,), dollars
-
-    @classmethod
-    def from_table(cls, ticker: str, sessions: np.ndarray, table: Table) -> Chain:
-        """A chain from rows of schema.CHAIN in any order; rows on other days than `sessions` are left out.
-
-        Raises ConfigError at a duplicate of (date, expiry, strike).
-        """
-        sessions = np.asarray(sessions, dtype="datetime64[D]")
-        dates, expiry, strike = (np.asarray(table[name], dtype=CHAIN[name]) for name in ("date", "expiry", "strike"))
-        order = np.lexsort((dates, strike, expiry))
-        dates, expiry, strike = dates[order], expiry[order], strike[order]
-        day = _day_index(dates, sessions)
-        order, day, expiry, strike = (column[day >= 0] for column in (order, day, expiry, strike))
-        run, first = _runs(expiry, strike)
-        repeated = np.flatnonzero((np.diff(run) == 0) & (np.diff(day) == 0))
-        if len(repeated):
-            at = repeated[0]
-            raise ConfigError(f"{ticker}: {sessions[day[at]]} expiry {expiry[at]} strike {strike[at]:g} occurs twice")
-        quotes = {name: np.asarray(table[name], dtype=CHAIN[name])[order] for name in QUOTES}
-        spot = _spot(day, np.asarray(table["underlying"], dtype=float)[order], len(sessions))
-        return cls(ticker, sessions, day, **quotes, spot=spot, contract_start=np.append(first, len(day)),
-                   contract_expiry=expiry[first], contract_strike=strike[first])
 
 
 @dataclass
@@ -429,7 +379,7 @@ def _load(ticker: str, infos: list[PartitionInfo], sessions: np.ndarray, max_dte
         start = np.empty(len(order), np.int64)
         start[order] = np.cumsum(length[order]) - length[order]
         expiry, strike = expiry[order], strike[order]
-        _, first_run = _runs(expiry, strike)
+        _, first_run = runs(expiry, strike)
         n_rows = int(length.sum())
 
         out = {name: np.empty(n_rows, CHAIN[name]) for name in QUOTES} | {"day": np.empty(n_rows, np.int32)}
@@ -448,14 +398,14 @@ def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -
         arrow = parquet.read_row_groups(groups, columns=["date", "expiry", "strike"], use_threads=False)
     dates, expiry = (arrow[name].combine_chunks().view(pa.int32()).to_numpy() for name in ("date", "expiry"))
     strike = arrow["strike"].to_numpy()
-    day = _day_index(dates, sessions)
+    day = day_index(dates, sessions)
     keep = day >= 0
     if max_dte is not None and (info.max_dte is None or max_dte < info.max_dte):
         keep &= expiry - dates <= max_dte
     everything = bool(keep.all())
     if not everything:
         day, expiry, strike = day[keep], expiry[keep], strike[keep]
-    _, first = _runs(expiry, strike)
+    _, first = runs(expiry, strike)
     return _Part(parquet, info.path, groups, None if everything else keep, day, first, expiry[first], strike[first])
 
 
@@ -478,31 +428,8 @@ def _fill(out: Table, spot: np.ndarray, part: _Part, start: np.ndarray, length: 
         out[name][where] = column if part.keep is None else column[part.keep]
     out["day"][where] = part.day
     underlying = arrow["underlying"].to_numpy()
-    of_days = _spot(part.day, underlying if part.keep is None else underlying[part.keep], len(spot))
+    of_days = spot_of_days(part.day, underlying if part.keep is None else underlying[part.keep], len(spot))
     np.copyto(spot, of_days, where=~np.isnan(of_days))
-
-
-def _day_index(dates: np.ndarray, sessions: np.ndarray) -> np.ndarray:
-    """Index of each date (datetime64[D], or days since 1970) among the sessions, -1 where it is none; int32 (n,)."""
-    number, of_session = dates.astype(np.int64), sessions.astype(np.int64)
-    low = int(of_session[0])
-    lookup = np.full(int(of_session[-1]) - low + 3, -1, np.int32)   # the ends stand for "before" and "after"
-    lookup[of_session - low + 1] = np.arange(len(sessions), dtype=np.int32)
-    return lookup[np.clip(number - low + 1, 0, len(lookup) - 1)]
-
-
-def _runs(expiry: np.ndarray, strike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each row's contract (n,), and the first row of each contract (n_contracts,); rows are sorted."""
-    new = np.ones(len(expiry), bool)
-    new[1:] = (expiry[1:] != expiry[:-1]) | (strike[1:] != strike[:-1])
-    return np.cumsum(new) - 1, np.flatnonzero(new)
-
-
-def _spot(day: np.ndarray, underlying: np.ndarray, n_days: int) -> np.ndarray:
-    """The underlying of each day (n_days,): that of its nearest expiry and lowest strike, where rows disagree."""
-    spot = np.full(n_days, np.nan)
-    spot[day[::-1]] = underlying[::-1]      # of equal indices the last assignment stays: the first row
-    return spot
 
 
 # ---------------------------------------------------------------------------------------------- Parquet
@@ -523,7 +450,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     parquet = _open(path)
     missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
     if missing:
-        raise ConfigError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(parquet.schema_arrow.names)}")
+        there = ", ".join(parquet.schema_arrow.names)
+        raise ConfigError(f"{path} lacks the columns {', '.join(missing)} (there: {there})")
     with _named(path):
         arrow = parquet.read(columns=None if columns is None else list(columns))
     return {name: _to_numpy(arrow[name]) for name in arrow.column_names}

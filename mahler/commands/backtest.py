@@ -1,0 +1,136 @@
+"""Simulate one config over the store, and log it as one MLflow run."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+
+from mahler import config as configs
+from mahler import figures, home, ledger as ledgers, metrics, panel as panels, stages, tracking
+from mahler.config import Backtest
+from mahler.data import daily, store
+from mahler.data.daily import Daily
+from mahler.data.store import Chains
+from mahler.exits import first_exits
+from mahler.ledger import Ledger
+from mahler.schema import ConfigError, Regime
+from mahler.simulate import simulate
+from mahler.terminal import progress, say
+
+NOT_THE_RESULT = ("study", "name", "force", "export_trades")     # settings that change no number
+
+
+def run(config: Backtest) -> float:
+    """One backtest: found, if it was run before, or simulated and logged. Returns its Sharpe ratio."""
+    started = time.perf_counter()
+    chains, series = market(config)
+    signature = tracking.signature(
+        {k: v for k, v in configs.plain(config).items() if k not in NOT_THE_RESULT and k != "data"},
+        f"{chains.fingerprint} {series.fingerprint if series else None}", tracking.code_version())
+    name = config.name or run_name(config)
+    found = None if config.force else tracking.find(signature, config.study)
+    if found:
+        say(f"{name}: found, run {found['run_id'][:8]} of {found['started'][:16]} (force=true runs it again)")
+        if config.export_trades:
+            ledgers.write_export(ledgers.read(found["artifacts"]), config.export_trades)
+        return found.get("sharpe", np.nan)
+
+    synthetic = source_module(config.data).SYNTHETIC
+    tags = tracking.describe(kind="backtest", data_source=chains.source, data_digest=chains.fingerprint,
+                             synthetic=synthetic, universe=chains.tickers, overrides=overrides())
+    with tracking.run(study=config.study, name=name, signature=signature, params=configs.flatten(config),
+                      tags=tags) as active:
+        ledger, panel = backtest(config, chains, series)
+        ledgers.check(ledger)
+        summary = metrics.summary(ledger, risk_free=config.risk_free)
+        page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic)
+        tracking.tag(active, {f"source.{what}": where for what, where in panel.sources.items()})
+        tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page)
+    if config.export_trades:
+        ledgers.write_export(ledger, config.export_trades)
+    report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
+    return summary.get("sharpe", np.nan)
+
+
+def backtest(config: Backtest, chains: Chains, series: Daily | None) -> tuple[Ledger, panels.Panel]:
+    """The whole of a backtest, from chains to ledger."""
+    first_day = int(np.searchsorted(chains.sessions, np.datetime64(config.period.start)))
+    if first_day == len(chains.sessions):
+        raise ConfigError(f"period.start={config.period.start}: the store ends on {chains.sessions[-1]}")
+    panel = stages.panel(chains, series, home.cache_dir())
+    found = stages.opportunities(chains, panel, config.entry, config.fill, first_day, home.cache_dir())
+    exits = first_exits(found.candidates, found.paths, config.exit, config.costs, chains.sessions)
+
+    labels = stages.labels(config.classifier, panel, home.cache_dir())                  # (n_days, n_tickers)
+    at = (found.candidates["day"], found.candidates["ticker"])
+    multiplier = config.regime.multiplier(labels)[at]                                   # (n_candidates,)
+    candidates = found.candidates | {"regime": labels[at], "multiplier": multiplier}
+    candidates |= config.sizing(candidates, panel, multiplier)
+    ledger = simulate(candidates, found.paths, exits, panel, config.exit, config.limits, config.breaker, config.costs,
+                      initial_equity=config.initial_equity, first_day=first_day)
+    ledger.counts.update({"unlabelled_days": float((labels[first_day:] == Regime.NONE).any(axis=1).sum())}
+                         | {f"dropped_sessions.{t}": float(n) for t, n in chains.dropped.items()}
+                         | {f"funnel.{stage}": float(count.sum()) for stage, count in found.funnel.items()})
+    return ledger, panel
+
+
+def market(config: Backtest) -> tuple[Chains, Daily | None]:
+    """The chains of the universe up to the end of the period, and the daily series that belong to them.
+
+    A synthetic market that is not in the store is made; any other that is not there is a ConfigError.
+    """
+    source, tickers, period = source_module(config.data), config.universe.tickers, config.period
+    root = store_root(config.data)
+    if source.SYNTHETIC:
+        with progress("synthetic market") as bar:
+            made = config.data(home.store_dir(), bar, tickers=tickers, start=period.start, end=period.end)
+        if made.partitions:
+            say(f"No chains of {', '.join(tickers)} for this period: a SYNTHETIC market was made, {root}")
+    chains = store.scan(root, tickers, None, period.end, max_dte=max(config.entry.max_dte, panels.ATM_IV_DTE))
+    series = source.series(**config.data.keywords) if source.SYNTHETIC else daily.load(home.daily_dir())
+    return chains, series
+
+
+def source_module(data: partial):
+    """The module of a data source: it says where its store is and whether its market is synthetic."""
+    return import_module(data.func.__module__)
+
+
+def store_root(data: partial) -> Path:
+    """The store of one source, with the options it was configured with."""
+    return home.store_dir() / source_module(data).store_name(**data.keywords)
+
+
+def overrides() -> list[str]:
+    """What was typed, or set by the study, for this run."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def run_name(config: Backtest) -> str:
+    """A name that a colleague understands: what is traded, and what differs from the control."""
+    changed = [o.lstrip("+") for o in overrides() if not o.lstrip("+").startswith(("experiment=", "universe", "force="))]
+    return f"{'+'.join(sorted(config.universe.tickers))} {', '.join(changed) or 'control'}"
+
+
+def subtitle(chains: Chains, ledger: Ledger) -> str:
+    """Period, market and data of a run, in one line."""
+    dates = ledger.account["date"]
+    return (f"{', '.join(chains.tickers)}, {dates[0]} to {dates[-1]}, {chains.source} chains "
+            f"{chains.fingerprint[:8]}, {len(ledger.trades['pnl'])} trades")
+
+
+def report(name: str, summary: dict[str, float], ledger: Ledger, artifacts: Path, seconds: float) -> None:
+    """What came out, where it lies; and, where nothing was traded, at which stage the candidates were lost."""
+    shown = [f"{label} {summary[key]:{form}}" for label, key, form in (
+        ("CAGR", "cagr", ".2%"), ("Sharpe", "sharpe", ".2f"), ("max drawdown", "max_drawdown", ".1%"),
+        ("trades", "trades", ".0f")) if key in summary]
+    say(f"{name}: {', '.join(shown)}  ({seconds:.1f} s)  {artifacts / 'page.html'}")
+    if not ledger.counts["candidates"]:
+        lost = ", ".join(f"{k.removeprefix('funnel.')} {v:.0f}" for k, v in ledger.counts.items() if k.startswith("funnel"))
+        say(f"  no candidate at all: {lost}. True 5-15 delta, 5-wide spreads pay 2 to 8 % of their width: "
+            "see entry.min_credit_to_width.")

@@ -1,0 +1,159 @@
+"""Hydra behind the command line: composes a verb's config, runs its jobs, and says in one line what was wrong.
+
+Bad input is refused before any data is read, in a sweep before its first job (`hydra_plugins/mahler_sweeper.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, get_type_hints
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mahler.config import load, unknown_key, unknown_option
+from mahler.home import conf_dir
+from mahler.schema import ConfigError
+
+
+class Refused(BaseException):
+    """Bad input met inside a job. Not an Exception, so that Hydra neither reports it nor goes on with the sweep."""
+
+
+def run(verb: str | None, arguments: list[str]) -> int:
+    """Do what `arguments` say, run the jobs of a verb as a rule. Returns the exit status: 0, 1 a bug, 2 bad input."""
+    try:
+        _check_flags(arguments)
+        compose(verb, arguments)
+    except (Refused, ConfigError) as refusal:
+        return refuse(str(refusal))
+    except Exception as error:
+        reason = _composition_error(error, arguments)
+        if reason is not None:
+            return refuse(reason)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def compose(verb: str | None, arguments: list[str]) -> None:
+    """Hydra's own main with `arguments` as its command line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"   # raise, instead of printing and leaving
+    sys.argv = ["mahler", *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_job(verb))()
+
+
+def refuse(reason: str) -> int:
+    """Say on one line of stderr why the input is refused. Returns the exit status."""
+    print(f"mahler: {' '.join(reason.split())}", file=sys.stderr)
+    return 2
+
+
+def _job(verb: str | None) -> Callable[[Any], Any]:
+    """What Hydra calls with each composed config; its `check` is what the sweeper calls with all of them first."""
+    def checked(cfg: Any) -> tuple[Callable[[Any], Any], Any]:
+        command = importlib.import_module(f"mahler.commands.{verb}")
+        return command.run, load(cfg, get_type_hints(command.run)["config"])
+
+    def job(cfg: Any) -> Any:
+        try:
+            command, config = checked(cfg)
+            return command(config)
+        except Exception as error:
+            refusal = _bad_input(error)
+            if refusal is None:
+                raise
+            raise Refused(str(refusal)) from error
+
+    job.check = checked
+    job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
+    return job
+
+
+def _bad_input(error: BaseException | None) -> ConfigError | None:
+    """The ConfigError that `error` is, or was raised from; None where it is a bug."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__cause__
+    return error
+
+
+def _check_flags(arguments: list[str]) -> None:
+    """Refuse a flag that Hydra's parser would answer with a page of usage."""
+    def refuse_flag(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `mahler <verb> --help` lists the flags")
+
+    parser = get_args_parser()
+    parser.error = refuse_flag
+    parser.parse_args(arguments)
+
+
+# --- What Hydra says, in our words ------------------------------------------------------------------------------
+
+def _composition_error(error: Exception, arguments: list[str]) -> str | None:
+    """One line for what Hydra or OmegaConf refuse to compose; None where `error` is something else, a bug."""
+    text, cause = str(error), error.__cause__
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return str(unknown_option(group, option, error.options or []))
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({_reason(text)}); write key=value or group=option"
+    if isinstance(error, ValueError) and _raised_by(error).startswith("hydra."):
+        return _group_by_value(arguments) or text
+    sweep = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '((.*?)=(.*))'", text)
+    if sweep:
+        override, key, values = sweep.groups()
+        return f"{override}: several values are a sweep, which needs -m; a list is written {key}=[{values}]"
+    twice = re.match(r"Multiple values for (\S+)\.|Could not append to config. An item is already at '(.*?)'", text)
+    if twice:
+        return f"{twice[1] or twice[2]}: is there already; drop the + to change it"
+    given = re.search(r"To append to your config use \+(.*?)=(.*)", text)
+    if given and isinstance(cause, OmegaConfBaseException):
+        return _no_such_key(cause, given[2])
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {_reason(str(cause))}" if cause.full_key else f"{text}: {_reason(str(cause))}"
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+        return text.partition("Config search path:")[0]
+    return None
+
+
+def _no_such_key(cause: OmegaConfBaseException, value: str) -> str:
+    """The refusal of an override of a key that the composed config has not."""
+    valid = [str(key) for key in cause.parent_node or {} if key != "hydra"]
+    if "." not in cause.full_key:
+        valid = sorted({*valid, *_groups()})
+    return str(unknown_key(cause.full_key, value, valid))
+
+
+def _raised_by(error: Exception) -> str:
+    """The name of the module that raised `error`."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"]
+
+
+def _group_by_value(arguments: list[str]) -> str | None:
+    """The refusal of `limits=5` or `limits=null`, where the name of an option is due."""
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        if group in _groups():
+            options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+            if value not in options:
+                return str(unknown_option(group, value, options))
+    return None
+
+
+def _groups() -> list[str]:
+    """The config groups, without Hydra's own."""
+    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _reason(text: str) -> str:
+    """The first line of a vendor's message that says something."""
+    return next(line for line in text.splitlines() if not line.startswith("Error parsing override"))

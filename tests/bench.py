@@ -1,0 +1,197 @@
+"""`make bench`: speed and memory of every stage, as JSON lines and a table. Not part of the tests.
+
+Every figure is a median of several runs in one process, but for those of a whole command and of a cold
+run, which have a process of their own. The store is the synthetic market's, of three tickers and 19 years.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+ALL, ONE = ["SPY", "QQQ", "IWM"], ["SPY"]
+START, END = date(2007, 1, 1), date(2025, 12, 31)
+TARGETS = {
+    "walk, 3 tickers, 19 years": (0.5e-3, "s"), "100 configs warm, 3 tickers": (1.0, "s"),
+    "cold run, 1 ticker, from the store": (1.5, "s"), "peak memory, cold, 3 tickers": (1.5, "GB"),
+    "synthetic store, 3 tickers": (120.0, "s"), "synthetic store, size": (0.25, "GB"),
+    "regime grid of 12 runs, from the shell": (15.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
+}
+RESULTS: list[dict] = []
+
+
+def record(what: str, value: float, unit: str, runs: int = 1) -> None:
+    """Print one figure as a JSON line and keep it for the table."""
+    target = TARGETS.get(what, (None, None))[0]
+    RESULTS.append({"what": what, "value": value, "unit": unit, "runs": runs, "target": target})
+    print(json.dumps(RESULTS[-1]), flush=True)
+
+
+def timed(function: Callable[[], object], runs: int) -> float:
+    """Median seconds of `function`, after one call to warm it up."""
+    function()
+    seconds = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def default_config(*overrides: str):
+    """The default config of a backtest."""
+    from hydra import compose, initialize_config_dir
+
+    from mahler.config import Backtest, load
+    from mahler.home import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose("backtest", list(overrides)), Backtest)
+
+
+def cold(universe: str) -> None:
+    """One cold run in this process: no cache, imports done first. Prints seconds per stage as JSON."""
+    import numpy as np
+
+    from mahler import home, metrics, panel as panels
+    from mahler.commands import backtest as command
+    from mahler.data import store
+    from mahler.exits import first_exits
+    from mahler.fills.travel import travel
+    from mahler.paths import trace
+    from mahler.screen import screen
+    from mahler.simulate import simulate
+
+    config = default_config(f"universe={universe}", "classifier=rule")
+    series = command.source_module(config.data).series(**config.data.keywords)
+    marks, begin = {}, time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal begin
+        now = time.perf_counter()
+        marks[name], begin = now - begin, now
+
+    chains = store.scan(command.store_root(config.data), config.universe.tickers, None, END, max_dte=60)
+    for ticker in chains.tickers:
+        chains[ticker]
+    lap("read")
+    panel = panels.build(chains, series)
+    lap("panel")
+    candidates, _ = screen(chains, panel, config.entry, config.fill)
+    lap("screen")
+    paths = trace(candidates, chains, panel, config.fill)
+    lap("trace")
+    exits = first_exits(candidates, paths, config.exit, config.costs, chains.sessions)
+    lap("exits")
+    labels = config.classifier(panel)
+    at = (candidates["day"], candidates["ticker"])
+    multiplier = config.regime.multiplier(labels)[at]
+    candidates |= {"regime": labels[at], "multiplier": multiplier}
+    candidates |= config.sizing(candidates, panel, multiplier)
+    lap("labels and sizes")
+    ledger = simulate(candidates, paths, exits, panel, config.exit, config.limits, config.breaker, config.costs,
+                      initial_equity=config.initial_equity, first_day=0)
+    lap("simulate")
+    metrics.summary(ledger)
+    lap("metrics")
+    rows = sum(len(chains[t].day) for t in chains.tickers)
+    print(json.dumps({"stages": marks, "rows": rows, "candidates": len(candidates["day"]),
+                      "path_entries": len(paths.mid), "trades": len(ledger.trades["pnl"]),
+                      "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}))
+
+
+def warm() -> None:
+    """The stages that a sweep repeats, on cached candidates and paths of three tickers."""
+    from mahler import home, metrics, stages
+    from mahler.commands import backtest as command
+    from mahler.exits import first_exits
+    from mahler.regime import Multipliers
+    from mahler.simulate import Limits, simulate, walk
+
+    config = default_config("universe=all", "classifier=rule")
+    chains, series = command.market(config)
+    panel = stages.panel(chains, series, home.cache_dir())
+    opportunities = partial(stages.opportunities, chains, panel, config.entry, config.fill, 0, home.cache_dir())
+    found = opportunities()
+    labels = config.classifier(panel)
+    at = (found.candidates["day"], found.candidates["ticker"])
+    exits = first_exits(found.candidates, found.paths, config.exit, config.costs, chains.sessions)
+
+    def sized(multipliers: list[float]) -> dict:
+        multiplier = Multipliers(multipliers).multiplier(labels)[at]
+        columns = found.candidates | {"regime": labels[at], "multiplier": multiplier}
+        return columns | config.sizing(columns, panel, multiplier)
+
+    candidates = sized([1.0] * 4)
+    arguments = dict(initial_equity=config.initial_equity, first_day=0)
+    record("walk, 3 tickers, 19 years", timed(lambda: walk(
+        candidates, found.paths, exits, panel, config.limits, config.breaker, config.costs, **arguments), 50), "s", 50)
+    record("first exits, 3 tickers", timed(lambda: first_exits(
+        found.candidates, found.paths, config.exit, config.costs, chains.sessions), 5), "s", 5)
+
+    def grid() -> None:
+        for k in range(10):
+            columns = sized([1.0, 1.0 - 0.05 * k, 0.9 - 0.05 * k, 0.8 - 0.05 * k])
+            for heat in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5):
+                limits = Limits(5, heat, heat, 0.5, 3, ALL)
+                metrics.summary(simulate(columns, found.paths, exits, panel, config.exit, limits, config.breaker,
+                                         config.costs, **arguments))
+
+    record("100 configs warm, 3 tickers", timed(grid, 3), "s", 3)
+
+
+def shell(arguments: list[str], environment: dict[str, str]) -> float:
+    """Wall seconds of a command."""
+    begin = time.perf_counter()
+    subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Everything, in a home of its own that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"MAHLER_HOME": folder}
+        mahler = str(Path(sys.executable).with_name("mahler"))
+        record("synthetic store, 3 tickers", shell([mahler, "ingest", "data=synthetic"], environment), "s")
+        size = sum(f.stat().st_size for f in Path(folder, "data/chains").rglob("*.parquet"))
+        record("synthetic store, size", size / 1e9, "GB")
+        for universe, count in (("spy", 1), ("all", 3)):
+            made = []
+            for _ in range(3):
+                done = subprocess.run([sys.executable, __file__, "cold", universe], env=environment, check=True,
+                                      capture_output=True, text=True)
+                made.append(json.loads(done.stdout.splitlines()[-1]))
+            tickers = "1 ticker" if count == 1 else f"{count} tickers"
+            for stage in made[0]["stages"]:
+                name = f"read {tickers}, 19 years" if stage == "read" else f"  {stage}, {tickers}"
+                record(name, statistics.median(m["stages"][stage] for m in made), "s", 3)
+            record(f"cold run, {tickers}, from the store",
+                   statistics.median(sum(m["stages"].values()) for m in made), "s", 3)
+            record(f"peak memory, cold, {tickers}", statistics.median(m["peak_gb"] for m in made), "GB", 3)
+            for what in ("rows", "candidates", "path_entries", "trades"):
+                record(f"  {what}, {tickers}", made[0][what], "")
+        subprocess.run([sys.executable, __file__, "warm"], env=environment, check=True)
+        grid = [mahler, "backtest", "experiment=regime_grid"]
+        record("regime grid of 12 runs, from the shell, nothing cached", shell(grid, environment), "s")
+        record("regime grid of 12 runs, from the shell",
+               statistics.median(shell([*grid, "force=true"], environment) for _ in range(3)), "s", 3)
+        record("mahler --help", statistics.median(shell([mahler, "--help"], environment) for _ in range(5)), "s", 5)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["cold"]:
+        cold(sys.argv[2])
+    elif sys.argv[1:2] == ["warm"]:
+        warm()
+    else:
+        main()
