@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 5000
-HOME_DIR := $(or $(MAHLER_HOME),$(CURDIR))
+HOME_DIR := $(abspath $(or $(MAHLER_HOME),$(CURDIR)))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -28,14 +28,15 @@ demo: install  ## synthetic market, the regime grid on a short period, a table b
 	@echo "The runs in a browser:  make ui"
 	@echo "The full study:         $(BIN)/mahler backtest experiment=regime_grid"
 
+# A file of tests stays on one process: what it builds once, a wheel or a market, it builds once.
 test: install  ## all tests, on two processes
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: install  ## speed and memory of every stage; takes minutes, not part of the tests
 	$(BIN)/python tests/bench.py
 
 # One worker and no job execution: 6 s and 0.5 GB instead of 26 s and 1.6 GB, and no network at start.
-ui: install  ## the MLflow UI on 127.0.0.1:$(PORT)
+ui: install  ## the MLflow UI in a browser, http://127.0.0.1:5000 (PORT=...)
 	@test -f $(HOME_DIR)/mlruns/mlflow.db || { echo "no runs yet in $(HOME_DIR)/mlruns: make demo"; exit 1; }
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	LITELLM_LOCAL_MODEL_COST_MAP=True GIT_PYTHON_REFRESH=quiet \

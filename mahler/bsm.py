@@ -81,18 +81,17 @@ def implied_volatility(value: np.ndarray, spot: np.ndarray, strike: np.ndarray, 
         solvable = (otm > 1e-10) & (otm < np.minimum(share, cash)) & (years > 0)
     iv = np.full(otm.shape, np.nan)
     start = np.full(otm.shape, 0.2) if guess is None else np.broadcast_to(guess, otm.shape)
-    at = np.nonzero(solvable)
-    iv[at] = _solve(np.log(otm[at]), share[at], cash[at], np.sqrt(years[at]), sign[at], start[at])
+    terms = (x[solvable] for x in (otm, share, cash, years, sign, start))
+    iv[solvable] = _solve(*terms)
     return iv
 
 
-def _solve(target: np.ndarray, share: np.ndarray, cash: np.ndarray, root: np.ndarray, sign: np.ndarray,
+def _solve(value: np.ndarray, share: np.ndarray, cash: np.ndarray, years: np.ndarray, sign: np.ndarray,
            start: np.ndarray) -> np.ndarray:
-    """Volatility whose log price is `target`, one safeguarded Newton iteration at a time; NaN outside the bracket."""
-    answer = np.full(target.shape, np.nan)
-    alive = np.arange(target.size)
-    moneyness = np.log(share / cash)
-    low, high = np.full(target.shape, _IV_LOW), np.full(target.shape, _IV_HIGH)
+    """Volatility of out-of-the-money options (n,), by Newton inside a bracket; NaN where it walks into a wall of it."""
+    answer, alive = np.full(value.shape, np.nan), np.arange(value.size)
+    target, root, moneyness = np.log(value), np.sqrt(years), np.log(share / cash)
+    low, high = np.full(value.shape, _IV_LOW), np.full(value.shape, _IV_HIGH)
     iv = np.clip(np.where(np.isfinite(start), start, 0.2), 0.05, 3.0)
     for _ in range(_IV_STEPS):
         deviation = iv * root
@@ -114,8 +113,7 @@ def _solve(target: np.ndarray, share: np.ndarray, cash: np.ndarray, root: np.nda
         alive, target, share, cash, root, sign, moneyness = (
             x[keep] for x in (alive, target, share, cash, root, sign, moneyness))
         low, high, iv = low[keep], high[keep], moved[keep]
-    edge = (answer < _IV_LOW * 1.01) | (answer > _IV_HIGH * 0.999)   # walked into a wall: not a root
-    answer[edge] = np.nan
+    answer[(answer < _IV_LOW * 1.01) | (answer > _IV_HIGH * 0.999)] = np.nan
     return answer
 
 

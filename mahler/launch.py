@@ -100,13 +100,15 @@ def _check_flags(arguments: list[str]) -> None:
 def _composition_error(error: Exception, arguments: list[str]) -> str | None:
     """One line for what Hydra or OmegaConf refuse to compose; None where `error` is something else, a bug."""
     text, cause = str(error), error.__cause__
+    if isinstance(error, ValueError) and _raised_by(error).startswith("hydra."):
+        return _group_by_value(arguments) or text
+    if not isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+        return None
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
         return str(unknown_option(group, option, error.options or []))
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read ({_reason(text)}); write key=value or group=option"
-    if isinstance(error, ValueError) and _raised_by(error).startswith("hydra."):
-        return _group_by_value(arguments) or text
     sweep = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '((.*?)=(.*))'", text)
     if sweep:
         override, key, values = sweep.groups()
@@ -119,9 +121,7 @@ def _composition_error(error: Exception, arguments: list[str]) -> str | None:
         return _no_such_key(cause, given[2])
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {_reason(str(cause))}" if cause.full_key else f"{text}: {_reason(str(cause))}"
-    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
-        return text.partition("Config search path:")[0]
-    return None
+    return text.partition("Config search path:")[0]
 
 
 def _no_such_key(cause: OmegaConfBaseException, value: str) -> str:

@@ -65,7 +65,8 @@ def score(credit: np.ndarray, width: np.ndarray, delta: np.ndarray) -> np.ndarra
 
 def _liquid(bid: np.ndarray, ask: np.ndarray, volume: np.ndarray, open_interest: np.ndarray, entry: Entry) -> np.ndarray:
     """Whether one leg can be traded at all and meets the floors and the ceiling of the entry rules."""
-    enough = (volume >= entry.min_volume) & (open_interest >= entry.min_open_interest)
+    # A count that the vendor does not give is -1: enough for a floor of zero only.
+    enough = (np.maximum(volume, 0) >= entry.min_volume) & (np.maximum(open_interest, 0) >= entry.min_open_interest)
     with np.errstate(invalid="ignore", divide="ignore"):
         narrow = (ask - bid) / (0.5 * (bid + ask)) <= entry.max_relative_spread
     return usable(bid, ask) & enough & narrow

@@ -406,7 +406,7 @@ def test_what_is_not_in_the_store_is_named_with_what_is_and_the_command(tmp_path
     write(root, "SPY", spread_over(DECEMBER))
     with pytest.raises(ConfigError, match=r"IWM is not in the store .*orats \(there: SPY\).*mahler ingest data=orats"):
         store.scan(root, ["IWM", "SPY"], None, None)
-    with pytest.raises(ConfigError, match=r"SPY has no session from 2007-01-01 to 2018-12-31 .*2019-12-30 to 2019-12-31"):
+    with pytest.raises(ConfigError, match=r"SPY has no session from 2007-01-01 to 2018-12-31 .*there: 2019-12-30"):
         store.scan(root, ["SPY"], "2007-01-01", "2018-12-31")
     with pytest.raises(ConfigError, match="there: nothing"):
         store.scan(tmp_path / "synthetic-0123", ["SPY"], None, None)

@@ -99,7 +99,7 @@ def load(directory: Path) -> Daily | None:
                    if not path.name.startswith(".") and path.name.endswith((".csv", ".csv.gz", ".parquet")))
     if not paths:
         return None
-    files = [_read(path) for path in paths]
+    files = [read_file(path) for path in paths]
     dates = np.unique(np.concatenate([file.dates for file in files]))
     names = sorted({name for file in files for name in file.columns})
     columns = {name: _merge(name, [file for file in files if name in file.columns], dates) for name in names}
@@ -116,7 +116,7 @@ class _File:
     columns: Table          # float64 (n,) each
 
 
-def _read(path: Path) -> _File:
+def read_file(path: Path) -> _File:
     cells, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     date_names = [name for name in cells if name in ("date", "DATE")]
     if len(date_names) != 1:

@@ -21,10 +21,13 @@ import numpy as np
 
 from mahler.data import store
 from mahler.home import user_path
-from mahler.schema import CHAIN, ConfigError, Table
+from mahler.schema import CHAIN, Bound, ConfigError, Table
 
 Progress = Callable[[int, int, str], None]
 """Called with (files done, files in all, what was done last)."""
+
+MAX_DTE = Bound("calendar days to expiration", 1)
+WORKERS = Bound("a number of processes", 1, 256)
 
 DROPPED = "dropped_"
 """Prefix of the counts that explain the difference between the rows read and the rows kept."""
@@ -65,7 +68,7 @@ class Ingested:
     files_without: dict[str, int] = field(default_factory=dict)   # by ticker: files that have no row of it
 
 
-def find(path: str | Path | None, suffixes: Sequence[str], key: str = "data.path") -> list[Path]:
+def find(path: Path | None, suffixes: Sequence[str], key: str = "data.path") -> list[Path]:
     """The files that `path` means, sorted: a file, a folder (recursively) or a glob; only those with a suffix.
 
     Raises ConfigError where it is None, does not exist or means no file.

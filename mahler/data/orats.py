@@ -13,21 +13,22 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from io import BytesIO
 from lzma import LZMAError
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 
 from mahler.data import files
 from mahler.data.calendar import is_session, last_session_on_or_before
 from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
-from mahler.data.store import Day
 from mahler.schema import CHAIN, ConfigError, Flag, Table
 
 STORE = "orats"
+SYNTHETIC = False
 
 NAMES = {  # ours: theirs
     "underlying": "stkPx", "strike": "strike",
@@ -55,18 +56,19 @@ _US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-def ingest(root: Path, tickers: Sequence[str], start: Day | None, end: Day | None, *, path: str | Path | None,
-           max_dte: int | None, aliases: Mapping[str, str], progress: Progress, workers: int) -> Ingested:
+def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequence[str], start: date | None,
+           end: date | None, max_dte: Annotated[int | None, files.MAX_DTE], aliases: Mapping[str, str],
+           workers: Annotated[int, files.WORKERS]) -> Ingested:
     """Read near-EOD files into the store `root`/orats.
 
     Parameters
     ----------
     root : Path
         Where the stores of all sources lie.
+    path : Path
+        A file, a folder (searched recursively) or a glob of zips or CSVs, a day in each name (YYYYMMDD).
     start, end : date or None
         First and last trade date; None is open.
-    path : str or Path
-        A file, a folder (searched recursively) or a glob of zips or CSVs, a day in each name (YYYYMMDD).
     max_dte : int or None
         Rows up to this many calendar days to expiration are kept; None keeps all.
     aliases : mapping
@@ -84,6 +86,11 @@ def ingest(root: Path, tickers: Sequence[str], start: Day | None, end: Day | Non
     read = partial(read_file, tickers=tuple(tickers), max_dte=max_dte, aliases=dict(aliases))
     return files.ingest(root, found, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
                         progress=progress, workers=workers)
+
+
+def store_name(**_: object) -> str:
+    """The name of the store: one, whatever the options."""
+    return STORE
 
 
 def read_file(file: DayFile, *, tickers: Sequence[str], max_dte: int | None,

@@ -16,7 +16,7 @@ import numpy as np
 
 from mahler.data import store
 from mahler.data.calendar import sessions
-from mahler.data.files import DROPPED
+from mahler.data.files import DROPPED, Ingested
 from mahler.data.store import PartitionInfo
 from mahler.implied import forwards, mid
 from mahler.schema import ConfigError, Flag, Table
@@ -208,3 +208,34 @@ def render(quality: Quality) -> rich.table.Table:
         out.add_row(*("-" if isinstance(value, float) and np.isnan(value) else form.format(value)
                       for value, form in cells))
     return out
+
+
+def show(done: Ingested) -> None:
+    """Print what an ingest read and left out, and the quality of all that is now in the store of its tickers."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    for line in summary(done):
+        console.print(line, soft_wrap=True)
+    console.print(render(report(done.root, [ticker for ticker in done.counts if store.partitions(done.root, ticker)])))
+
+
+def summary(done: Ingested) -> list[str]:
+    """Lines: per ticker the rows read and kept, why others were left out, what was noted; files without a row."""
+    lines = [f"{done.files} files read, {done.files_outside} outside the period"] if done.files else []
+    for ticker, counts in done.counts.items():
+        out = _listed({name.removeprefix(DROPPED): n for name, n in counts.items() if name.startswith(DROPPED)})
+        noted = _listed({name: n for name, n in counts.items()
+                         if name not in ("read", "kept") and not name.startswith(DROPPED)})
+        if counts:
+            lines.append(f"{ticker}: {counts['kept']:,} of {counts['read']:,} rows kept"
+                         + (f"; left out: {out}" if out else "") + (f"; noted: {noted}" if noted else ""))
+        if ticker in done.files_without:
+            lines.append(f"{ticker}: {done.files_without[ticker]} of {done.files} files have no row of it")
+    return lines
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(counts.items()))

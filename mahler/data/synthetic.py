@@ -204,19 +204,20 @@ def _digest(anchor: str) -> str:
     try:
         return hashlib.sha256(user_path(anchor).read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError(f"data.anchor is a daily CSV or Parquet file: {user_path(anchor)}: {error.strerror}") from error
+        raise ConfigError(f"data.anchor is a daily CSV or Parquet file, {user_path(anchor)}: "
+                          f"{error.strerror}") from error
 
 
 @lru_cache(maxsize=2)
 def _anchored(anchor: str, digest: str) -> path.Path:
     """The path of the file `anchor` with the content of `digest`."""
-    file = daily._read(user_path(anchor))
+    file = daily.read_file(user_path(anchor))
     order = np.argsort(file.dates, kind="stable")
     days = file.dates[order]
     expected = sessions(days[0], days[-1]) if len(days) else days
     odd = np.setxor1d(days, expected)
     if not len(days) or len(odd) or len(days) != len(expected):
-        raise ConfigError(f"data.anchor: {anchor} must have one row for every session of XNYS from its first to its last, "
+        raise ConfigError(f"data.anchor: {anchor} needs one row for every session of XNYS from its first to its last, "
                           f"got {len(days)} rows" + (f"; see {odd[0]}" if len(odd) else ""))
     columns = {name: column[order] for name, column in file.columns.items()}
     needed = [f"{ticker}_close" for ticker in TICKERS] + ["VIX"]

@@ -19,10 +19,11 @@ import gzip
 import re
 import zlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -30,11 +31,11 @@ import numpy as np
 from mahler.data import files
 from mahler.data.calendar import is_session, last_session_on_or_before
 from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
-from mahler.data.store import Day
 from mahler.implied import complete
 from mahler.schema import CHAIN, Bound, ConfigError, Table, empty
 
 STORE = "yahoo"
+SYNTHETIC = False
 
 NUMBERS = ("strike", "bid", "ask", "volume", "openInterest", "spot")
 TEXT = ("contractSymbol", "expiry", "type", "lastTradeDate", "session")
@@ -50,18 +51,19 @@ _NAME = re.compile(r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})-(?P<ticker>
 _NEW_YORK = ZoneInfo("America/New_York")
 
 
-def ingest(root: Path, tickers: Sequence[str], start: Day | None, end: Day | None, *, path: str | Path | None,
-           max_dte: int | None, rate: float, progress: Progress, workers: int) -> Ingested:
+def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequence[str], start: date | None,
+           end: date | None, max_dte: Annotated[int | None, files.MAX_DTE], rate: Annotated[float, RATE],
+           workers: Annotated[int, files.WORKERS]) -> Ingested:
     """Read files of the vendor's chains into the store `root`/yahoo.
 
     Parameters
     ----------
     root : Path
         Where the stores of all sources lie.
+    path : Path
+        A file, a folder (searched recursively) or a glob of YYYY-MM-DD-TICKER.csv.gz.
     start, end : date or None
         First and last day of the quotes; None is open.
-    path : str or Path
-        A file, a folder (searched recursively) or a glob of YYYY-MM-DD-TICKER.csv.gz.
     max_dte : int or None
         Rows up to this many calendar days to expiration are kept; None keeps all.
     rate : float
@@ -72,7 +74,6 @@ def ingest(root: Path, tickers: Sequence[str], start: Day | None, end: Day | Non
     ConfigError
         One line that names file, row and column where a file is not what it should be.
     """
-    RATE.check("data.rate", rate)
     found = []
     for p in files.find(path, (".csv.gz",)):
         match = _NAME.fullmatch(p.name)
@@ -84,6 +85,11 @@ def ingest(root: Path, tickers: Sequence[str], start: Day | None, end: Day | Non
     read = partial(read_file, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
                         progress=progress, workers=workers, lag=MAX_LAG)
+
+
+def store_name(**_: object) -> str:
+    """The name of the store: one, whatever the options."""
+    return STORE
 
 
 def read_file(file: DayFile, *, max_dte: int | None, rate: float) -> list[Reading]:

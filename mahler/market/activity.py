@@ -31,7 +31,7 @@ def activity(ticker: str, groups: Groups, of: np.ndarray, dates: np.ndarray, dte
     away = np.maximum(np.log(groups.low[of] / groups.strike), np.log(groups.strike / groups.high[of]))
     away = np.floor(np.maximum(away, 0.0) / groups.reach[of] * 4.0) / 4.0       # quarters of a standard deviation
     weeks = groups.age // SESSIONS_PER_WEEK
-    held = open_interest + level - 0.5 * (away / 1.2) ** 2 + np.log((1.0 + weeks) / (4.0 + weeks))[of]
+    held = open_interest + level - 0.5 * (away / 0.8) ** 2 + np.log((1.0 + weeks) / (4.0 + weeks))[of]
     out = {}
     for k, (side, more, more_held) in enumerate((("call", 1.0, 1.0), ("put", PUT_VOLUME, PUT_OPEN_INTEREST))):
         liked = groups.popularity[:, k]

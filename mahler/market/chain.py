@@ -54,7 +54,8 @@ def _quotes(path: Path, seed: int, ticker: str, groups: Groups) -> Table:
     noise = np.concatenate([generator(seed, NOISE, column, date).standard_normal((n, 4), dtype=np.float32)
                             for date, n in zip(*_rows_of_days(groups, dates))])    # (n, 4)
     fine, coarse = (tick[of] for tick in quotes.ticks(ticker, dates))
-    scale = quotes.width_scale(ticker, path.tenors[groups.day, 1], dte, dates.astype("datetime64[Y]").astype(int) + 1970.0)
+    year = dates.astype("datetime64[Y]").astype(int) + 1970.0
+    scale = quotes.width_scale(ticker, path.tenors[groups.day, 1], dte, year)
 
     table = {"date": dates[of], "expiry": expiries[of], "strike": strike, "smooth_iv": iv, "underlying": spot,
              "flags": np.zeros(len(of), np.uint8), "gamma": greeks.gamma, "theta": greeks.theta, "vega": greeks.vega,

@@ -53,7 +53,8 @@ def anchored(days: np.ndarray, closes: np.ndarray, tenors: np.ndarray, vxn: np.n
     ratios = implied_ratios(days, closes)
     ratios[:, QQQ] = np.where(np.isnan(vxn), ratios[:, QQQ], vxn / tenors[:, 1])
     rates = np.where(np.isnan(bill), between(days, RATE_DATES, RATES), bill / 100.0)
-    return Path(days, closes, tenors, ratios, rates, DIVIDEND_YIELDS, calendar, 1.0, np.full((len(calendar), 3), np.nan))
+    unknown = np.full((len(calendar), 3), np.nan)
+    return Path(days, closes, tenors, ratios, rates, DIVIDEND_YIELDS, calendar, 1.0, unknown)
 
 
 def base_ratios(dates: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ def ticks(ticker: str, dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def width_scale(ticker: str, vix: np.ndarray, dte: np.ndarray, year: np.ndarray) -> np.ndarray:
     """Width of a put worth a dollar, in dollars, (n,), before noise: by VIX in points, calendar days and year."""
-    return WIDTH[ticker] * np.exp(-3.83 + 0.37 * np.log(vix / 18.0) - 0.22 * np.log(dte / 30.0) - 0.044 * (year - 2016.0))
+    market = 0.37 * np.log(vix / 18.0) - 0.22 * np.log(dte / 30.0) - 0.044 * (year - 2016.0)
+    return WIDTH[ticker] * np.exp(-3.83 + market)
 
 
 def quote(value: np.ndarray, width: np.ndarray, fine: np.ndarray, coarse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
