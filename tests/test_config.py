@@ -134,7 +134,8 @@ def test_a_bad_value_of_a_data_group_is_refused_with_its_key_value_and_unit(chan
     ("fill._partial_=false", "fill._partial_ must be true: a component is called later, with data"),
     ("fill._target_=os.system", "fill._target_ is the path of a function of Mahler, `mahler...`, got 'os.system'"),
     ("fill._target_=mahlerx.f", "fill._target_ is the path of a function of Mahler, `mahler...`, got 'mahlerx.f'"),
-    ("fill._target_=mahler.made_up.trim", "fill._target_=mahler.made_up.trim: mahler.made_up has the functions haircut"),
+    ("fill._target_=mahler.made_up.trim", "fill._target_=mahler.made_up.trim: mahler.made_up has the functions "
+                                          "haircut"),
     ("fill._target_=mahler.nothing.f", "fill._target_=mahler.nothing.f: there is no module mahler.nothing"),
     ("fill={share: 1}", "fill is a component, a group with `_target_: mahler...`, got {'share': 1}"),
 ])

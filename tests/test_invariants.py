@@ -7,6 +7,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mahler import ledger as ledgers
 from mahler.fills.travel import travel
@@ -98,6 +100,13 @@ def test_a_fill_lies_within_its_own_quote() -> None:
         sell, buy = travel(bid, ask, travel=p)
         for price in (sell, buy):
             assert (price >= bid - 1e-12).all() and (price <= ask + 1e-12).all()
+
+
+@given(bid=st.floats(0, 1000), spread=st.floats(0, 100), p=st.floats(0, 1))
+def test_any_fill_sells_no_higher_than_it_buys_when_it_travels_half_or_more(bid: float, spread: float, p: float) -> None:
+    sell, buy = travel(np.array([bid]), np.array([bid + spread]), travel=p)
+    assert bid - 1e-9 <= sell[0] <= bid + spread + 1e-9 and bid - 1e-9 <= buy[0] <= bid + spread + 1e-9
+    assert p < 0.5 or sell[0] <= buy[0] + 1e-9
 
 
 def test_the_worked_fills_of_the_design() -> None:

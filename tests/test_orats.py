@@ -366,13 +366,13 @@ def test_two_files_of_a_day_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_the_lines_of_a_ticker_are_found_wherever_a_chunk_ends(tmp_path: Path, monkeypatch, chunk, end) -> None:
     monkeypatch.setattr(orats, "CHUNK", chunk)
-    rows = [{"ticker": ticker, "strike": f"{strike}"} for ticker in ("SPX", "SPY", "SPYX", "ASPY", "SPY", "QQQ", "AAPL")
+    rows = [{"ticker": ticker, "strike": f"{strike}"} for ticker in ("SPX", "SPY", "SPYX", "ASPY", "QQQ", "AAPL", "SPY")
             for strike in range(400, 405)]
     rows = [row | {"strike": f"{400 + i}"} for i, row in enumerate(rows)]
     path = write_csv(tmp_path, *rows, end=end)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().rstrip())          # a byte order mark, no line end at the end
     done = ingest(path, tmp_path / "store")
-    assert stored(tmp_path / "store")["strike"].tolist() == [405, 406, 407, 408, 409, 420, 421, 422, 423, 424]
+    assert stored(tmp_path / "store")["strike"].tolist() == [405, 406, 407, 408, 409, 430, 431, 432, 433, 434]
     assert done.counts["QQQ"]["kept"] == 5
     assert done.files_without == {"IWM": 1}
 

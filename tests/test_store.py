@@ -105,6 +105,15 @@ def test_a_crash_between_write_and_rename_leaves_the_old_partition(tmp_path: Pat
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_partition_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, n=name, f=original: (calls.append(n), f(*args)))
+    write(tmp_path, "SPY", spread_over(DECEMBER))
+    assert calls == ["fsync", "replace"]
+
+
 def test_what_a_killed_writer_leaves_behind_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, "SPY", spread_over(DECEMBER))
     (tmp_path / "ticker=SPY" / ".year=2020.parquet.1234.tmp").write_bytes(b"PAR1 half of it")
@@ -270,6 +279,13 @@ def test_a_chain_read_is_the_chain_built_in_memory(tmp_path: Path) -> None:
     chains = store.scan(tmp_path, ["SPY"], "2019-11-15", "2020-02-14")
     assert_same_chain(chains["SPY"], Chain.from_table("SPY", chains.sessions, table))
     assert chains["SPY"] is chains["SPY"]
+
+
+def test_the_spot_of_a_day_is_that_of_its_nearest_expiry_where_rows_disagree(tmp_path: Path) -> None:
+    table = chain_table(("2019-12-30", "2020-02-21", 90.0), ("2019-12-30", "2020-01-17", 95.0),
+                        ("2019-12-30", "2020-01-17", 90.0), underlying=[103.0, 102.0, 101.0])
+    write(tmp_path, "SPY", table)
+    assert store.scan(tmp_path, ["SPY"], None, None)["SPY"].spot.tolist() == [101.0]
 
 
 @st.composite

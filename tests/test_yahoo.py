@@ -84,6 +84,15 @@ def test_a_forward_is_the_median_vote_of_the_strikes_nearest_to_the_money() -> N
     assert np.isnan(forward[1]), "a group without rows"
 
 
+def test_strikes_far_from_the_money_do_not_vote() -> None:
+    """There a put is worth its early exercise too, and parity is off to one side."""
+    strike = np.arange(95.0, 141.0)
+    call, put = np.maximum(101 - strike, 0) + 5, np.maximum(strike - 101, 0) + 5
+    put[strike > 106] += 3.0
+    forward = implied.forwards(np.zeros(46, int), 1, strike, call, put, np.ones(46))
+    assert forward[0] == pytest.approx(101.0)
+
+
 def test_two_strikes_are_too_few_for_a_forward() -> None:
     forward = implied.forwards(np.zeros(3, int), 1, np.array([99.0, 100.0, 101.0]), np.array([2.0, 1.0, np.nan]),
                                np.ones(3), np.ones(3))

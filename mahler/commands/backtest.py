@@ -23,6 +23,7 @@ from mahler.simulate import simulate
 from mahler.terminal import progress, say
 
 NOT_THE_RESULT = ("study", "name", "force", "export_trades")     # settings that change no number
+UNNAMED = ("experiment=", "universe", *(f"{setting}=" for setting in NOT_THE_RESULT))    # not part of a run's name
 
 
 def run(config: Backtest) -> float:
@@ -113,7 +114,7 @@ def overrides() -> list[str]:
 
 def run_name(config: Backtest) -> str:
     """A name that a colleague understands: what is traded, and what differs from the control."""
-    changed = [o.lstrip("+") for o in overrides() if not o.lstrip("+").startswith(("experiment=", "universe", "force="))]
+    changed = [o for o in (override.lstrip("+") for override in overrides()) if not o.startswith(UNNAMED)]
     return f"{'+'.join(sorted(config.universe.tickers))} {', '.join(changed) or 'control'}"
 
 

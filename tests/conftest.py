@@ -1,0 +1,50 @@
+"""What several test files share: a home with a small synthetic store, made once a process."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+START, END = date(2017, 9, 1), date(2020, 6, 30)        # quiet years, a February, a December and a March
+
+
+def default_config(*overrides: str):
+    """The default config of `mahler backtest` with `overrides`, loaded."""
+    from hydra import compose, initialize_config_dir
+
+    from mahler.config import Backtest, load
+    from mahler.home import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose("backtest", list(overrides)), Backtest)
+
+
+@pytest.fixture(scope="session")
+def synthetic_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MAHLER_HOME whose store has SPY and QQQ from START to END."""
+    from mahler import home
+
+    before, folder = os.environ.get("MAHLER_HOME"), tmp_path_factory.mktemp("home")
+    os.environ["MAHLER_HOME"] = str(folder)
+    try:
+        config = default_config()
+        config.data(home.store_dir(), lambda *_: None, tickers=["SPY", "QQQ"], start=START, end=END)
+    finally:
+        if before is None:
+            os.environ.pop("MAHLER_HOME")
+        else:
+            os.environ["MAHLER_HOME"] = before
+    return folder
+
+
+@pytest.fixture
+def at_home(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of `synthetic_home`, for one test."""
+    monkeypatch.setenv("MAHLER_HOME", str(synthetic_home))
+    return synthetic_home
+
+
+PERIOD = [f"period.start={START}", f"period.end={END}"]
