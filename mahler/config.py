@@ -379,3 +379,10 @@ class Runs:
     study: str
     order_by: str                               # a metric
     limit: int = number("runs", 1, 10_000)
+
+
+@dataclass
+class Compare:
+    """`mahler compare`: the runs of a study side by side. conf/compare.yaml."""
+
+    study: str

@@ -13,21 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from mahler import cache
+from mahler import cache, repricing
 from mahler import panel as panels
 from mahler.data.daily import Daily
 from mahler.data.store import Chains
 from mahler.fills import Fill
 from mahler.panel import Panel
 from mahler.paths import Paths, trace
-from mahler.schema import CANDIDATE, Table
+from mahler.repricing import Prices
+from mahler.regime import Multipliers
+from mahler.schema import CANDIDATE, ConfigError, Table
 from mahler.screen import STAGES, Entry, screen
 
 STAGES_VERSION = 1
 """Raised whenever the same data and rules would give other candidates or paths than before."""
 
 _PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known")
-_recent: dict[str, Opportunities] = {}
+_recent: dict[str, Opportunities | Prices] = {}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,20 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
     return found
 
 
-def _remember(key: str, found: Opportunities, most: int = 3) -> None:
+def prices(found: Opportunities, chains: Chains, panel: Panel, folder: Path | None) -> Prices:
+    """What the candidates and their paths cost at the mid and across the quote; kept like the rest."""
+    key = cache.fingerprint("prices", STAGES_VERSION, found.fingerprint)
+    if key not in _recent:
+        arrays = cache.load(folder, key) if folder else None
+        if arrays is None:
+            arrays = asdict(repricing.prices(found.candidates, chains, panel))
+            if folder:
+                cache.store(folder, key, arrays)
+        _remember(key, Prices(**arrays))
+    return _recent[key]
+
+
+def _remember(key: str, found: Opportunities | Prices, most: int = 6) -> None:
     while len(_recent) >= most:
         _recent.pop(next(iter(_recent)))
     _recent[key] = found
@@ -98,3 +113,36 @@ def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path
         if folder:
             cache.store(folder, key, arrays)
     return arrays["labels"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All of a backtest that comes before its portfolio."""
+
+    chains: Chains
+    panel: Panel
+    found: Opportunities
+    labels: np.ndarray           # schema.Regime, int8 (n_days, n_tickers)
+    first_day: int               # the session on which the period starts
+
+
+def prepare(chains: Chains, series: Daily | None, entry: Entry, fill: Fill, classifier: Callable[[Panel], np.ndarray],
+            start: np.datetime64, folder: Path | None) -> Prepared:
+    """Panel, opportunities and labels of `chains`, for a period that starts at `start`.
+
+    Raises ConfigError where the store ends before it.
+    """
+    first_day = int(np.searchsorted(chains.sessions, start))
+    if first_day == len(chains.sessions):
+        raise ConfigError(f"period.start={start}: the store ends on {chains.sessions[-1]}")
+    of_days = panel(chains, series, folder)
+    found = opportunities(chains, of_days, entry, fill, first_day, folder)
+    return Prepared(chains, of_days, found, labels(classifier, of_days, folder), first_day)
+
+
+def sized(prepared: Prepared, regime: Multipliers, sizing: Callable[..., Table]) -> Table:
+    """The candidates with the columns of a config: regime, multiplier, risk_fraction, max_contracts (n,) each."""
+    candidates = prepared.found.candidates
+    label = prepared.labels[candidates["day"], candidates["ticker"]]
+    columns = candidates | {"regime": label, "multiplier": regime.multiplier(label)}
+    return columns | sizing(columns, prepared.panel, columns["multiplier"])

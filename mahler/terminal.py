@@ -43,8 +43,9 @@ def table(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
 
     shown = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(rows[0]):
-        shown.add_column(name, justify="left" if i == 0 else "right", overflow="fold" if i == 0 else "ellipsis",
-                         no_wrap=i > 0)
+        widest = max(len(name), *(len(row[name]) for row in rows))
+        shown.add_column(name, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i > 0,
+                         min_width=min(widest, 30) if i == 0 else None)
     for row in rows:
         shown.add_row(*row.values())
     console = Console(file=sys.stdout)

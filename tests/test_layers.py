@@ -20,7 +20,7 @@ LAYERS = [
     ["cache", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
     ["core", "fills", "panel", "metrics"],
     ["regime", "classifiers", "screen", "sizing"],
-    ["paths", "exits", "stages", "simulate"],
+    ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
     ["figures", "tracking"],
     ["findings", "promotion", "scan", "monitoring"],

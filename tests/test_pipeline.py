@@ -33,7 +33,7 @@ def mahler(folder: Path, *arguments: str, cwd: Path | None = None) -> subprocess
 
 def run(*overrides: str):
     config = default_config(*PERIOD, *overrides)
-    return command.backtest(config, *command.market(config))[0]
+    return command.backtest(config, command.prepare(config, *command.market(config)))
 
 
 # ---- from the command line -------------------------------------------------------------------------------------------
@@ -142,11 +142,11 @@ def test_a_changed_number_of_entry_or_fill_changes_the_fingerprint(at_home, over
 
 def test_a_config_that_differs_elsewhere_shares_candidates_and_paths(at_home) -> None:
     base = default_config(*PERIOD, "universe=spy", "classifier=rule")
-    command.backtest(base, *command.market(base))
+    command.backtest(base, command.prepare(base, *command.market(base)))
     n = len(list(home.cache_dir().iterdir()))
     for override in ("regime=prod", "limits=tight", "exit.profit_target=0.5", "sizing.fraction=0.01", "breaker=production"):
         config = default_config(*PERIOD, "universe=spy", "classifier=rule", override)
-        command.backtest(config, *command.market(config))
+        command.backtest(config, command.prepare(config, *command.market(config)))
     assert len(list(home.cache_dir().iterdir())) == n
 
 
@@ -177,7 +177,7 @@ def test_the_whole_pipeline_on_history_truncated_at_t_admits_the_same_up_to_t(at
     for last in ("2018-02-06", "2019-01-02", "2020-03-13"):
         config = default_config(f"period.start={PERIOD[0].partition('=')[2]}", f"period.end={last}",
                                 "universe=spy_qqq", "classifier=rule", "regime=prod")
-        cut = command.backtest(config, *command.market(config))[0]
+        cut = command.backtest(config, command.prepare(config, *command.market(config)))
         upto = whole.trades["date"] <= np.datetime64(last)
         for column in ("ticker", "side", "date", "short_strike", "expiration", "credit", "contracts", "regime"):
             np.testing.assert_array_equal(cut.trades[column], whole.trades[column][upto])
@@ -208,7 +208,7 @@ def test_on_the_null_market_the_mean_trade_is_minus_its_costs(tmp_path, monkeypa
                                 "data.variance_premium=0", "data.drift=0", f"data.seed={seed}", "entry.max_delta=0.3",
                                 "entry.min_delta=0.1", "entry.per_day=1", "limits.max_entries_per_day=1", "exit=hold",
                                 "limits=wide_open", "limits.max_positions=40", "sizing=fixed_contracts")
-        ledger = command.backtest(config, *command.market(config))[0]
+        ledger = command.backtest(config, command.prepare(config, *command.market(config)))
         trades = ledger.trades
         over = trades["exit_reason"] == "expiry"
         before_costs = (trades["pnl"] + trades["commission"] + trades["slippage"])[over]

@@ -11,15 +11,18 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
 from mahler import config as configs
-from mahler import figures, home, ledger as ledgers, metrics, panel as panels, stages, tracking
+from mahler import figures, home, ledger as ledgers, metrics, panel as panels, repricing, stages, tracking
 from mahler.config import Backtest
 from mahler.data import daily, store
 from mahler.data.daily import Daily
 from mahler.data.store import Chains
-from mahler.exits import first_exits
+from mahler.exits import first_exits, max_loss_per_contract
 from mahler.ledger import Ledger
-from mahler.schema import ConfigError, Regime
-from mahler.simulate import simulate
+from mahler.regime import Multipliers
+from mahler.schema import Regime
+from mahler.simulate import simulate, walk
+from mahler.sizing import effective_multipliers, erased
+from mahler.stages import Prepared
 from mahler.terminal import progress, say
 
 NOT_THE_RESULT = ("study", "name", "force", "export_trades")     # settings that change no number
@@ -46,38 +49,59 @@ def run(config: Backtest) -> float:
                              synthetic=synthetic, universe=chains.tickers, overrides=overrides())
     with tracking.run(study=config.study, name=name, signature=signature, params=configs.flatten(config),
                       tags=tags) as active:
-        ledger, panel = backtest(config, chains, series)
+        prepared = prepare(config, chains, series)
+        ledger = backtest(config, prepared)
         ledgers.check(ledger)
-        summary = metrics.summary(ledger, risk_free=config.risk_free)
+        summary = metrics.summary(ledger, risk_free=config.risk_free) | fill_axis(config, prepared)
         page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic)
-        tracking.tag(active, {f"source.{what}": where for what, where in panel.sources.items()})
+        tracking.tag(active, {f"source.{what}": where for what, where in prepared.panel.sources.items()})
         tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page)
     if config.export_trades:
         ledgers.write_export(ledger, config.export_trades)
     report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
+    warn_of_rounding(config, summary)
     return summary.get("sharpe", np.nan)
 
 
-def backtest(config: Backtest, chains: Chains, series: Daily | None) -> tuple[Ledger, panels.Panel]:
-    """The whole of a backtest, from chains to ledger."""
-    first_day = int(np.searchsorted(chains.sessions, np.datetime64(config.period.start)))
-    if first_day == len(chains.sessions):
-        raise ConfigError(f"period.start={config.period.start}: the store ends on {chains.sessions[-1]}")
-    panel = stages.panel(chains, series, home.cache_dir())
-    found = stages.opportunities(chains, panel, config.entry, config.fill, first_day, home.cache_dir())
-    exits = first_exits(found.candidates, found.paths, config.exit, config.costs, chains.sessions)
+def prepare(config: Backtest, chains: Chains, series: Daily | None) -> Prepared:
+    """What comes before the portfolio, from the cache where it is there."""
+    return stages.prepare(chains, series, config.entry, config.fill, config.classifier,
+                          np.datetime64(config.period.start), home.cache_dir())
 
-    labels = stages.labels(config.classifier, panel, home.cache_dir())                  # (n_days, n_tickers)
-    at = (found.candidates["day"], found.candidates["ticker"])
-    multiplier = config.regime.multiplier(labels)[at]                                   # (n_candidates,)
-    candidates = found.candidates | {"regime": labels[at], "multiplier": multiplier}
-    candidates |= config.sizing(candidates, panel, multiplier)
-    ledger = simulate(candidates, found.paths, exits, panel, config.exit, config.limits, config.breaker, config.costs,
-                      initial_equity=config.initial_equity, first_day=first_day)
-    ledger.counts.update({"unlabelled_days": float((labels[first_day:] == Regime.NONE).any(axis=1).sum())}
-                         | {f"dropped_sessions.{t}": float(n) for t, n in chains.dropped.items()}
-                         | {f"funnel.{stage}": float(count.sum()) for stage, count in found.funnel.items()})
-    return ledger, panel
+
+def backtest(config: Backtest, prepared: Prepared) -> Ledger:
+    """The portfolio: size, admit, and count what is worth knowing of it."""
+    candidates = stages.sized(prepared, config.regime, config.sizing)
+    exits = first_exits(candidates, prepared.found.paths, config.exit, config.costs, prepared.chains.sessions)
+    ledger = simulate(candidates, prepared.found.paths, exits, prepared.panel, config.exit, config.limits,
+                      config.breaker, config.costs, initial_equity=config.initial_equity, first_day=prepared.first_day,
+                      funnel=prepared.found.funnel)
+    one = stages.sized(prepared, Multipliers([1.0] * 4), config.sizing)
+    equity = ledger.account["equity"][candidates["day"] - prepared.first_day]
+    effective = effective_multipliers(candidates, one, candidates["regime"], equity,
+                                      max_loss_per_contract(candidates, config.costs))
+    unlabelled = (prepared.labels[prepared.first_day:] == Regime.NONE).any(axis=1).sum()
+    ledger.counts.update(
+        {"unlabelled_days": float(unlabelled)}
+        | {f"dropped_sessions.{ticker}": float(n) for ticker, n in prepared.chains.dropped.items()}
+        | {f"funnel.{stage}": float(count.sum()) for stage, count in prepared.found.funnel.items()}
+        | {f"effective_multiplier.{regime}": float(x) for regime, x in effective.items()})
+    return ledger
+
+
+def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
+    """The metrics of repricing.break_even for this config."""
+    known = stages.prices(prepared.found, prepared.chains, prepared.panel, home.cache_dir())
+    candidates = stages.sized(prepared, config.regime, config.sizing)
+
+    def pnl(travel: float) -> float:
+        repriced, paths = repricing.at(travel, candidates, prepared.found.paths, known)
+        exits = first_exits(repriced, paths, config.exit, config.costs, prepared.chains.sessions)
+        contracts, *_ = walk(repriced, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
+                             initial_equity=config.initial_equity, first_day=prepared.first_day)
+        return float(contracts @ exits["pnl"])
+
+    return repricing.break_even(pnl)
 
 
 def market(config: Backtest) -> tuple[Chains, Daily | None]:
@@ -135,3 +159,13 @@ def report(name: str, summary: dict[str, float], ledger: Ledger, artifacts: Path
         lost = ", ".join(f"{k.removeprefix('funnel.')} {v:.0f}" for k, v in ledger.counts.items() if k.startswith("funnel"))
         say(f"  no candidate at all: {lost}. True 5-15 delta, 5-wide spreads pay 2 to 8 % of their width: "
             "see entry.min_credit_to_width.")
+
+
+def warn_of_rounding(config: Backtest, summary: dict[str, float]) -> None:
+    """Say so where whole contracts erase the difference between multipliers: such a run tests nothing."""
+    nominal = {r.name.lower(): m for r, m in zip(list(Regime)[1:], config.regime.multipliers, strict=True)}
+    prefix = "effective_multiplier."
+    effective = {k.removeprefix(prefix): v for k, v in summary.items() if k.startswith(prefix)}
+    for a, b in erased(nominal, effective):
+        say(f"  rounding erases the multipliers of {a} ({nominal[a]:g}) and {b} ({nominal[b]:g}): both are "
+            f"{effective[a]:.2f} in whole contracts; a larger sizing or initial_equity would tell them apart")
