@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from mahler.schema import Table
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+
+
+@cache
+def code_version() -> str:
+    """Digest of the package's sources and compiled kernels: what was made by other code is not found again."""
+    package, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(path for path in package.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".so")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def fingerprint(*parts: Any) -> str:

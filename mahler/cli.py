@@ -43,21 +43,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mahler: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:                       # `mahler runs | head`: who reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def verbs() -> dict[str, str]:
-    """The modules of mahler/commands, each with the first line of its docstring; none is imported."""
+    """By verb (data-report is data_report.py) the first line of its module's docstring; none is imported."""
     listed = {}
     for module in pkgutil.iter_modules(commands.__path__):
         source = Path(module.module_finder.path, f"{module.name}.py").read_text(encoding="utf-8")
-        listed[module.name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        listed[module.name.replace("_", "-")] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
     return listed
 
 
 def _dispatch(arguments: list[str]) -> int:
     first, *rest = arguments or ["--help"]
     if first in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:10}  {line}" for verb, line in verbs().items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:11}  {line}" for verb, line in verbs().items())))
         return 0
     if first == "--version":
         print(f"mahler {__version__}")
@@ -78,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _hydra(verb: str | None, arguments: list[str]) -> int:
     from mahler import launch   # half a second: only where a verb is known
 
-    return launch.run(verb, arguments)
+    return launch.run(verb and verb.replace("-", "_"), arguments)
 
 
 # --- Tab completion ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import functools
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,12 +28,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mahler.data.quality import Thresholds
 from mahler.exits import Costs, ExitRule
 from mahler.home import user_path
 from mahler.regime import Multipliers
 from mahler.schema import Bound, ConfigError, check_bounds, number
 from mahler.screen import Entry
 from mahler.simulate import Breaker, Limits
+from mahler.validation.study import Method
 
 T = TypeVar("T")
 
@@ -357,6 +360,7 @@ class Backtest:
     sizing: Component
     limits: Limits
     breaker: Breaker
+    quality: Thresholds
     study: str                                  # the MLflow experiment
     name: str | None                            # of the run; None says what was overridden
     initial_equity: float = number("dollars", 0, open_low=True)
@@ -364,12 +368,26 @@ class Backtest:
     force: bool = field()                       # run again what was run before
     export_trades: Path | None = field()        # a JSON file of the trades
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.study):
+            raise ConfigError(f"study is a name of letters, digits, dots, dashes and underscores, got {self.study!r}")
+
 
 @dataclass
 class Ingest:
     """`mahler ingest`: a source into the store. conf/ingest.yaml."""
 
     data: Component
+    quality: Thresholds
+
+
+@dataclass
+class DataReport:
+    """`mahler data-report`: the quality of a store as a page. conf/data_report.yaml."""
+
+    data: Component
+    quality: Thresholds
+    out: Path | None                            # an HTML file; None is data/reports/<store>.html
 
 
 @dataclass
@@ -386,3 +404,20 @@ class Compare:
     """`mahler compare`: the runs of a study side by side. conf/compare.yaml."""
 
     study: str
+
+
+@dataclass
+class Explain:
+    """`mahler explain`: a day of a run in words and numbers. conf/explain.yaml."""
+
+    run: str | int | float                      # an id, its beginning, or last; digits alone come as a number
+    date: date
+
+
+@dataclass
+class Validate(Backtest):
+    """`mahler validate`: the runs of a study, or a grid over a config, judged. conf/validate.yaml."""
+
+    method: Method
+    grid: dict[str, list]                       # axis: options
+    control: dict[str, str]                     # axis: option; the default where it is not named

@@ -57,9 +57,10 @@ def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, s
 
     A close pays commission on both legs, but for a worthless expiry, which pays nothing, and for the end
     of the period, which is a valuation and not a trade. Where the short leg is assigned, at expiry or
-    before, the assignment fee comes on top.
+    before, the assignment fee comes on top. On the eve of a split of the underlying time is up for every spread.
     """
-    time_day = np.searchsorted(sessions, candidates["expiry"] - np.timedelta64(rule.exit_dte, "D")).astype(np.int32)
+    own, eve = _time_day(candidates, rule, sessions), paths.split_eve
+    time_day = np.where(eve >= 0, np.minimum(own, eve), own).astype(np.int32)
     day, reason, cost, mid, stale = first_exits_kernel(
         candidates["day"], candidates["credit"], candidates["max_loss"], paths.start, paths.mid, paths.close,
         paths.settlement, paths.assigned_day, paths.assigned_cost, time_day,
@@ -70,6 +71,19 @@ def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, s
     fees = np.where(free, 0.0, 2.0 * costs.commission) + np.where(assigned, costs.assignment_fee, 0.0)
     pnl = MULTIPLIER * (candidates["credit"] - cost) - costs.entry - fees
     return {"day": day, "reason": reason, "cost": cost, "mid": mid, "costs": fees, "stale_marks": stale, "pnl": pnl}
+
+
+def _time_day(candidates: Table, rule: ExitRule, sessions: np.ndarray) -> np.ndarray:
+    """The first session on which a candidate has `exit_dte` or fewer days left, int32 (n,); maybe beyond the last."""
+    return np.searchsorted(sessions, candidates["expiry"] - np.timedelta64(rule.exit_dte, "D")).astype(np.int32)
+
+
+def closed_before_split(candidates: Table, exits: Table, paths: Paths, rule: ExitRule,
+                        sessions: np.ndarray) -> np.ndarray:
+    """Whether a candidate is closed because its underlying splits the next session, and not by a rule: bool (n,)."""
+    eve = paths.split_eve
+    return ((eve >= 0) & (exits["day"] == eve) & (exits["reason"] == Exit.TIME)
+            & (_time_day(candidates, rule, sessions) > eve))
 
 
 def unreachable_stops(candidates: Table, rule: ExitRule) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A run on one page: equity, drawdown, monthly returns, exits and rejections as a picture, and tables beside it.
+"""A run on one page: equity, drawdown, months, funnel, exits and rejections as a picture, and tables beside it.
 
 Pure: ledger and summary in, text out. The picture is SVG written here, not a plotting library's: a page takes
 milliseconds where one takes a second, needs no font and no state, and reads at any zoom.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from mahler import metrics
 from mahler.ledger import Ledger
-from mahler.schema import Exit, Rejection, Table
+from mahler.schema import STAGES, Exit, Rejection, Table
 
 SYNTHETIC = "SYNTHETIC MARKET"
 """Stands before the title of every page whose data were made, not observed."""
@@ -30,6 +31,11 @@ STRESS_LABELS = {
     "volmageddon_2018": "Vol spike", "q4_2018": "Q4 2018", "covid_2020": "COVID", "year_2020": "All of 2020",
     "bear_2022": "Bear 2022", "tariffs_2025": "Tariffs",
 }
+
+REJECTED_CAPTION = (
+    "Net of costs, had one contract been sold and closed by the same rules. A spread is a candidate again on every "
+    "day that it is offered, and many overlap: they could not all have been sold, and a total is not money that was "
+    "left on the table. Read the means, beside that of what was traded.")
 
 
 # ---- how numbers are written -----------------------------------------------------------------------------------------
@@ -154,19 +160,19 @@ def _stress_table(summary: dict[str, float]) -> str:
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 def run_picture(ledger: Ledger, summary: dict[str, float], title: str, subtitle: str, *, synthetic: bool) -> str:
-    """The run as an SVG, 1200 wide: headline, equity, drawdown, monthly returns, exit reasons, rejections.
+    """The run as an SVG, 1200 wide: headline, equity, drawdown, monthly returns, funnel, exit reasons, rejections.
 
     `synthetic` puts SYNTHETIC MARKET before the title.
     """
     years = np.unique(ledger.account["date"].astype("datetime64[Y]"))
-    bars_top = 708 + ROW * (1 + len(years)) + 50
-    exits, rejections = _exits(ledger.trades), _rejections(ledger.rejections)
-    height = bars_top + ROW * max(len(exits), len(rejections), 1) + 16
+    bars_top = 708 + ROW * (1 + len(years)) + 40
+    funnel, exits_top = _funnel(ledger.funnel, 24, bars_top)
+    exits, exits_end = _exits(ledger.trades, 24, exits_top + 32)
+    rejected, rejected_end = _rejected(ledger, 624, bars_top)
+    height = max(exits_end, rejected_end) + 16
     body = [_header(summary, _heading(title, synthetic), subtitle, LOSS if synthetic else INK),
             _equity(ledger, top=192, bottom=472), _drawdown(ledger, top=536, bottom=656), _months(ledger, top=708),
-            _title(bars_top - 10, "Exits: trades, and their net P&L"), _bars(exits, 120, 330, bars_top),
-            _title(bars_top - 10, "Rejected: candidates, and what a contract would have made on average", 600),
-            _bars(rejections, 764, 250, bars_top)]
+            funnel, exits, rejected]
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
             f'font-family="Helvetica, Arial, sans-serif"><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
             + "\n".join(body) + "</svg>")
@@ -250,23 +256,74 @@ def _tenths(fraction: float) -> str:
     return "–" if math.isnan(fraction) else f"{round(100 * fraction, 1) + 0.0:.1f}"
 
 
-class Bar(NamedTuple):
-    """A reason, how often it was one, a sum of dollars that says the colour, and the dollars that are written."""
+def _funnel(funnel: Table, left: float, top: float) -> tuple[str, float]:
+    """What each stage of the screen and of admission kept of the one above it; and where the drawing ends."""
+    parts = [_title(top, "Funnel: from chain to trade", left)]
+    n_sessions = len(np.unique(funnel["date"]))
+    if n_sessions == 0:
+        return "".join([*parts, _text(left, top + 24, "not kept", 12, FAINT)]), top + 24
+    total, session, track, width = left + 220, left + 300, left + 330, 130
+    parts += [_text(x, top + 22, heading, 11, FAINT, anchor) for x, heading, anchor in (
+        (total, "total", "end"), (session, "a session", "end"), (track, "kept of the line above", "start"))]
+    above = None
+    for row, stage in enumerate((*STAGES, "admitted")):
+        n, y = int(funnel[stage].sum()), top + 28 + ROW * row
+        parts += [_text(left, y + 14, _spoken(stage), 12, INK), _text(total, y + 14, count(n), 12, INK, "end"),
+                  _text(session, y + 14, _significant(n / n_sessions), 12, INK, "end")]
+        if above:
+            parts += [_rect(track, y + 3, width, GRID), _rect(track, y + 3, width * min(n / above, 1.0), LINE),
+                      _text(track + width + 8, y + 14, percent(n / above), 12, INK)]
+        above = n
+    words = (f"{_sessions(funnel)} The first line counts strikes, the second short legs, each of which may make a "
+             "spread of every width, the others spreads.")
+    return _caption(parts, left, top + 28 + ROW * (len(STAGES) + 1), words)
 
-    reason: str
-    n: int
-    pnl: float
-    label: str
+
+def _sessions(funnel: Table) -> str:
+    """On how many sessions there was a trade, and on how many there was none although there were candidates."""
+    day = np.unique(funnel["date"], return_inverse=True)[1]
+    candidates, admitted = (np.bincount(day, weights=funnel[name]) for name in ("ranked", "admitted"))
+    return (f"Of {count(len(admitted))} sessions {count((admitted > 0).sum())} had a trade, "
+            f"{count(((admitted == 0) & (candidates > 0)).sum())} had candidates that were all rejected, "
+            f"{count((candidates == 0).sum())} had no candidate.")
 
 
-def _exits(trades: Table) -> list[Bar]:
-    return [Bar(reason, n, pnl, dollars(pnl))
-            for reason, n, pnl in _by_reason(trades["exit_reason"], trades["pnl"], Exit)]
+def _exits(trades: Table, left: float, top: float) -> tuple[str, float]:
+    """A bar for each reason of exit, the longest being the commonest, with its count and its dollars behind it."""
+    parts = [_title(top, "Exits: trades, and their net P&L", left)]
+    exits = _by_reason(trades["exit_reason"], trades["pnl"], Exit)
+    if not exits:
+        parts.append(_text(left, top + 24, "none", 12, FAINT))
+    most = max((n for _, n, _ in exits), default=1)
+    for row, (reason, n, pnl) in enumerate(exits):
+        y, long = top + 10 + ROW * row, max(250 * n / most, 1.0)
+        parts += [_text(left, y + 14, _spoken(reason), 12, INK),
+                  _rect(left + 110, y + 3, long, LOSS if pnl < 0 else GAIN),
+                  _text(left + 118 + long, y + 14, f"{count(n)} · {dollars(pnl)}", 12, INK)]
+    return "".join(parts), top + 10 + ROW * max(len(exits), 1)
 
 
-def _rejections(rejections: Table) -> list[Bar]:
-    return [Bar(reason, n, pnl, f"{dollars(pnl / n)} each")
-            for reason, n, pnl in _by_reason(rejections["reason"], rejections["pnl_per_contract"], Rejection)]
+def _rejected(ledger: Ledger, left: float, top: float) -> tuple[str, float]:
+    """What a contract of the rejected would have made, by reason, under what one of the traded did."""
+    parts = [_title(top, "P&L of what was rejected, by reason, one contract each", left)]
+    traded, rejected = ledger.trades["pnl_per_contract"], ledger.rejections
+    reasons = _by_reason(rejected["reason"], rejected["pnl_per_contract"], Rejection)
+    if not reasons:
+        return "".join([*parts, _text(left, top + 24, "none", 12, FAINT)]), top + 24
+    rows = [("traded", len(traded), float(traded.sum()))] * (len(traded) > 0) + reasons
+    n_at, mean_at, total_at, zero, half = left + 220, left + 290, left + 380, left + 465, 70
+    parts += [_text(x, top + 22, heading, 11, FAINT, anchor) for x, heading, anchor in (
+        (n_at, "candidates", "end"), (mean_at, "mean", "end"), (total_at, "total", "end"), (zero, "mean", "middle"))]
+    most = max(abs(pnl / n) for _, n, pnl in rows) or 1.0
+    for row, (reason, n, pnl) in enumerate(rows):
+        y, long, bold = top + 28 + ROW * row, half * abs(pnl / n) / most, reason == "traded"
+        parts.append(_text(left, y + 14, _spoken(reason), 12, INK, bold=bold))
+        parts += [_text(x, y + 14, words, 12, INK, "end", bold) for x, words in (
+            (n_at, count(n)), (mean_at, dollars(pnl / n)), (total_at, dollars(pnl)))]
+        parts.append(_rect(zero - (long if pnl < 0 else 0.0), y + 3, long, LOSS if pnl < 0 else GAIN))
+    end = top + 28 + ROW * len(rows)
+    parts.append(_line(zero, top + 28, zero, end, FAINT))
+    return _caption(parts, left, end, REJECTED_CAPTION)
 
 
 def _by_reason(column: np.ndarray, pnl: np.ndarray, enum: type[Exit] | type[Rejection]) -> list[tuple[str, int, float]]:
@@ -277,18 +334,20 @@ def _by_reason(column: np.ndarray, pnl: np.ndarray, enum: type[Exit] | type[Reje
     return [(name, n, money) for name, n, money in zip(index, rows.tolist(), total.tolist()) if n]
 
 
-def _bars(bars: list[Bar], left: float, width: float, top: float) -> str:
-    """A horizontal bar for each reason, `width` being the longest, with its count and its dollars behind it."""
-    if not bars:
-        return _text(left, top + 14, "none", 12, FAINT)
-    most, parts = max(bar.n for bar in bars), []
-    for row, bar in enumerate(bars):
-        y, long = top + ROW * row, max(width * bar.n / most, 1.0)
-        parts += [_text(left - 8, y + 14, bar.reason.replace("_", " "), 12, FAINT, "end"),
-                  f'<rect x="{left}" y="{y + 3}" width="{long:.1f}" height="{ROW - 6}" '
-                  f'fill="{LOSS if bar.pnl < 0 else GAIN}" fill-opacity="0.6"/>',
-                  _text(left + long + 8, y + 14, f"{count(bar.n)} · {bar.label}", 12, INK)]
-    return "".join(parts)
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace(" iv ", " IV ").replace(" vix", " VIX").replace("dte ", "DTE ")
+
+
+def _significant(x: float) -> str:
+    """Two digits at least: 1,428, 31, 6.3, 0.31, 0.0042."""
+    return count(x) if x >= 10 or x == 0 else f"{x:.{1 - math.floor(math.log10(x))}f}"
+
+
+def _caption(parts: list[str], left: float, top: float, words: str) -> tuple[str, float]:
+    """`parts` with words below them; and where those end."""
+    lines = textwrap.wrap(words, 100)
+    parts = [*parts, *(_text(left, top + 16 + 14 * i, line, 11, FAINT) for i, line in enumerate(lines))]
+    return "".join(parts), top + 16 + 14 * len(lines)
 
 
 # ---- axes ------------------------------------------------------------------------------------------------------------
@@ -370,6 +429,12 @@ def _decimals(ticks: np.ndarray) -> int:
 def _text(x: float, y: float, words: str, size: float, colour: str, anchor: str = "start", bold: bool = False) -> str:
     style = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (' font-weight="bold"' if bold else "")
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{colour}"{style}>{html.escape(words)}</text>'
+
+
+def _rect(x: float, y: float, width: float, colour: str) -> str:
+    """A bar in a row."""
+    opacity = "" if colour == GRID else ' fill-opacity="0.6"'
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 6}" fill="{colour}"{opacity}/>'
 
 
 def _title(y: float, words: str, x: float = 24) -> str:

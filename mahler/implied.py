@@ -15,6 +15,9 @@ from mahler.schema import Flag, Table
 STRIKES = 10        # nearest to the money that vote on a forward
 MIN_STRIKES = 3
 
+SIDES = ("call", "put")
+GREEKS = ("delta", "gamma", "theta", "vega")
+
 
 def forwards(group: np.ndarray, n_groups: int, strike: np.ndarray, call_mid: np.ndarray, put_mid: np.ndarray,
              discount: np.ndarray) -> np.ndarray:
@@ -58,49 +61,68 @@ def mid(bid: np.ndarray, ask: np.ndarray) -> np.ndarray:
 
 
 def complete(chain: Table, rate: float) -> Table:
-    """The chain of one ticker with its underlying, IVs and greeks computed from the quotes.
+    """`fill` for a chain whose underlying, IVs and greeks are not to be believed: all of them are computed."""
+    n = len(chain["strike"])
+    return fill(chain | {name: np.full(n, np.nan) for name in ("underlying", "call_iv", "put_iv", *GREEKS)}, rate)
+
+
+def fill(chain: Table, rate: float) -> Table:
+    """The chain of one ticker with the underlying, IVs and greeks that it lacks (NaN) computed from its quotes.
 
     The underlying of a day is the forward of its nearest expiry that has one, discounted: it is simultaneous with
-    the quotes, and off by the dividends until that expiry. A side without a two-sided quote has no IV, a row whose
-    out-of-the-money side has none no greeks, nor has an expiry without a forward or on its last day: NaN. Rows with
-    an IV carry Flag.IV_COMPUTED, those with greeks Flag.GREEKS_COMPUTED; `delta` is the call's, clamped to [0, 1]
-    (Flag.GREEKS_CLAMPED).
+    the quotes, and off by the dividends until that expiry. An IV is that of the mid of a two-sided quote, under the
+    forward of its expiry; greeks are those of the out-of-the-money side, with its IV, and are computed together where
+    one of them is missing. What cannot be computed stays NaN: the IV of a side without a two-sided quote, greeks where
+    the out-of-the-money side has no IV, both in an expiry without a forward or on its last day.
+
+    Rows with a computed IV carry Flag.IV_COMPUTED, those with computed greeks Flag.GREEKS_COMPUTED; a computed
+    `delta`, which is the call's, is clamped to [0, 1] (Flag.GREEKS_CLAMPED).
 
     Parameters
     ----------
     chain : Table
-        Columns of schema.CHAIN, in any order of rows; its underlying, IVs and greeks are not read.
+        Columns of schema.CHAIN, in any order of rows, expiries on sessions.
     rate : float
         Continuously compounded, a year.
     """
-    chain = dict(chain)
+    chain, n = dict(chain), len(chain["strike"])
     years = (chain["expiry"] - chain["date"]).astype(int) / 365.0
-    call, put = (mid(chain[f"{side}_bid"], chain[f"{side}_ask"]) for side in ("call", "put"))
-    forward, spot = _forward_and_spot(chain, call, put, years, rate)
-    chain["underlying"] = spot
+    quoted = {side: mid(chain[f"{side}_bid"], chain[f"{side}_ask"]) for side in SIDES}
+    forward, implied_spot = _forward_and_spot(chain, quoted["call"], quoted["put"], years, rate)
+    spot = np.where(chain["underlying"] > 0, chain["underlying"], implied_spot)
+    flags = np.zeros(n, np.uint8)
 
-    live = np.flatnonzero(np.isfinite(forward) & np.isfinite(spot) & (years > 0))
-    strike, years, forward, spot = chain["strike"][live], years[live], forward[live], spot[live]
-    carry = rate - np.log(forward / spot) / years           # the dividend yield, net of what it costs to borrow
+    live = np.isfinite(forward) & np.isfinite(spot) & (years > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        carry = rate - np.log(forward / spot) / years       # the dividend yield, net of what it costs to borrow
     iv = {}
-    for side, value in (("call", call), ("put", put)):
-        solved = bsm.implied_volatility(value[live], spot, strike, years, rate, carry, side == "call")
-        iv[side] = _spread(len(chain["strike"]), live, solved)
-    used = np.where(strike >= forward, iv["call"][live], iv["put"][live])
-    priced = np.isfinite(used)
-    live, strike, years, spot, carry, used = (x[priced] for x in (live, strike, years, spot, carry, used))
-    greeks = bsm.greeks(spot, strike, years, rate, carry, used, True)
+    for side in SIDES:
+        iv[side] = np.asarray(chain[f"{side}_iv"], float).copy()
+        rows = np.flatnonzero(live & np.isnan(iv[side]) & np.isfinite(quoted[side]))
+        iv[side][rows] = bsm.implied_volatility(quoted[side][rows], spot[rows], chain["strike"][rows], years[rows],
+                                                rate, carry[rows], side == "call")
+        flags[rows[np.isfinite(iv[side][rows])]] |= np.uint8(Flag.IV_COMPUTED)
 
+    used = np.where(chain["strike"] >= forward, iv["call"], iv["put"])
+    missing = np.any([np.isnan(chain[name]) for name in GREEKS], axis=0)
+    rows = np.flatnonzero(live & missing & np.isfinite(used))
+    greeks = bsm.greeks(spot[rows], chain["strike"][rows], years[rows], rate, carry[rows], used[rows], True)
     delta = np.clip(greeks.delta, 0.0, 1.0)
-    for name, value in (("delta", delta), ("gamma", greeks.gamma), ("theta", greeks.theta), ("vega", greeks.vega)):
-        chain[name] = _spread(len(chain["strike"]), live, value).astype(np.float32)
-    chain["call_iv"], chain["put_iv"] = iv["call"].astype(np.float32), iv["put"].astype(np.float32)
-    flags = np.zeros(len(chain["strike"]), np.uint8)
-    flags[np.isfinite(iv["call"]) | np.isfinite(iv["put"])] |= np.uint8(Flag.IV_COMPUTED)
-    flags[live] |= np.uint8(Flag.GREEKS_COMPUTED)
-    flags[live[delta != greeks.delta]] |= np.uint8(Flag.GREEKS_CLAMPED)
-    chain["flags"] = chain["flags"] | flags
-    return chain
+    for name, value in zip(GREEKS, (delta, greeks.gamma, greeks.theta, greeks.vega), strict=True):
+        chain[name] = np.asarray(chain[name], np.float32).copy()
+        chain[name][rows] = value
+    flags[rows] |= np.uint8(Flag.GREEKS_COMPUTED)
+    flags[rows[delta != greeks.delta]] |= np.uint8(Flag.GREEKS_CLAMPED)
+    return chain | {"underlying": spot, "call_iv": iv["call"].astype(np.float32),
+                    "put_iv": iv["put"].astype(np.float32), "flags": chain["flags"] | flags}
+
+
+def counts(chain: Table) -> dict[str, int]:
+    """What `fill` did and could not do, in rows: for the counts of a partition."""
+    flags = chain["flags"]
+    return {"iv_computed": int(np.count_nonzero(flags & Flag.IV_COMPUTED)),
+            "greeks_computed": int(np.count_nonzero(flags & Flag.GREEKS_COMPUTED)),
+            "without_greeks": int(np.count_nonzero(np.isnan(chain["delta"])))}
 
 
 def _forward_and_spot(chain: Table, call: np.ndarray, put: np.ndarray, years: np.ndarray,
@@ -114,10 +136,3 @@ def _forward_and_spot(chain: Table, call: np.ndarray, put: np.ndarray, years: np
     known = np.flatnonzero(np.isfinite(of_group))[::-1]     # of equal indices the last stays: the nearest expiry
     spot[day[at[known]]] = of_group[known] * np.exp(-rate * years[at[known]])
     return of_group[group], spot[day]
-
-
-def _spread(n: int, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`values` at `rows` of an array of `n`, NaN elsewhere."""
-    out = np.full(n, np.nan)
-    out[rows] = values
-    return out

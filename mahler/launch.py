@@ -35,6 +35,8 @@ def run(verb: str | None, arguments: list[str]) -> int:
         compose(verb, arguments)
     except (Refused, ConfigError) as refusal:
         return refuse(str(refusal))
+    except BrokenPipeError:                # cli.main knows what it means
+        raise
     except Exception as error:
         reason = _composition_error(error, arguments)
         if reason is not None:

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from mahler.data import store
-from mahler.schema import ACCOUNT, REJECTED, TRADE, ConfigError, Table, check_columns
+from mahler.schema import ACCOUNT, FUNNEL, REJECTED, TRADE, ConfigError, Rejection, Table, check_columns, empty
 
 CENT = 0.01
 """Dollars. What `check` calls equal differs by less than half of it."""
+
+TABLES = {"trades": TRADE, "rejections": REJECTED, "account": ACCOUNT, "funnel": FUNNEL}
+"""The tables of a ledger, each a Parquet file of its name, and their columns."""
 
 
 class Deferred(Mapping):
@@ -49,7 +52,8 @@ class Ledger:
     where they are many) and account (n_days,), a row per session, those of schema.ACCOUNT. `initial_equity` is
     dollars of cash before the first session. `counts` holds what was counted on the way (stale_marks,
     unreachable_stops, unlabelled_days, ...), the rejections of each reason among it as `rejected.<reason>`; they
-    become metrics under their own names.
+    become metrics under their own names. funnel (n_days x n_tickers,), by session and then ticker, has the columns of
+    schema.FUNNEL; it has no row where the screen's counts were not kept.
     """
 
     trades: Table
@@ -57,6 +61,7 @@ class Ledger:
     account: Table
     initial_equity: float
     counts: dict[str, float]
+    funnel: Table | Deferred = field(default_factory=lambda: empty(FUNNEL))
 
 
 def check(ledger: Ledger) -> None:
@@ -64,8 +69,8 @@ def check(ledger: Ledger) -> None:
 
     cash + marks = equity and heat x equity = open maximum loss on every row of the account (heat means nothing, and
     is not looked at, where equity is not positive), sessions ascend, the P&L of all trades is the final less the
-    initial equity, to the cent, and the counted rejections are the rows of their table. A missing number is a
-    violation.
+    initial equity, to the cent, and the counted rejections are the rows of their table and, where it has rows, of the
+    funnel, in which every candidate is a trade or a rejection. A missing number is a violation.
     """
     check_columns(ledger.trades, TRADE, "the ledger's trades")
     check_columns(ledger.rejections, REJECTED, "the ledger's rejections")
@@ -94,6 +99,41 @@ def check(ledger: Ledger) -> None:
     counted = {name: n for name, n in ledger.counts.items() if name.startswith("rejected.") and n}
     if dict(rejected) != counted:
         raise ValueError(f"the rejections are {dict(rejected)}, but the counts say {counted}")
+    check_columns(ledger.funnel, FUNNEL, "the ledger's funnel")
+    if len(ledger.funnel["date"]):
+        _check_funnel(ledger, counted)
+
+
+def _check_funnel(ledger: Ledger, rejected: dict[str, float]) -> None:
+    """Every candidate is admitted or rejected, on each row; the columns sum to the trades and to the counts."""
+    funnel, reasons = ledger.funnel, [reason.name.lower() for reason in Rejection]
+    lost = np.flatnonzero(funnel["ranked"] != sum(funnel[reason] for reason in reasons))
+    if len(lost):
+        i = int(lost[0])
+        raise ValueError(f"funnel row {i} ({funnel['ticker'][i]} on {funnel['date'][i]}) has {funnel['ranked'][i]} "
+                         f"candidates, but {sum(funnel[reason][i] for reason in reasons)} were admitted or rejected")
+    counted = {"rejected.admitted": len(ledger.trades["pnl"]), **rejected}
+    for reason in reasons:
+        total = int(funnel[reason].sum())
+        if total != counted.get(f"rejected.{reason}", 0):
+            raise ValueError(f"the funnel has {total} candidates {reason}, the ledger "
+                             f"{counted.get(f'rejected.{reason}', 0):.0f}")
+
+
+def difference(ours: Ledger, theirs: Ledger) -> str | None:
+    """Where the second ledger first differs from the first, in a few words; None where they are equal to the bit."""
+    for what, dtype in TABLES.items():
+        one, other = getattr(ours, what), getattr(theirs, what)
+        if len(one[dtype.names[0]]) != len(other[dtype.names[0]]):
+            return f"{what} has {len(one[dtype.names[0]])} rows, not {len(other[dtype.names[0]])}"
+        for name in dtype.names:
+            equal = (one[name] == other[name]) | ((one[name] != one[name]) & (other[name] != other[name]))   # NaN too
+            if not equal.all():
+                row = int(np.argmin(equal))
+                return f"{what} row {row} ({one['date'][row]}): {name} is {one[name][row]}, not {other[name][row]}"
+    if ours.initial_equity != theirs.initial_equity:
+        return f"initial_equity is {ours.initial_equity}, not {theirs.initial_equity}"
+    return None
 
 
 def _first_gap(what: str, dates: np.ndarray, gap: np.ndarray) -> None:
@@ -104,14 +144,13 @@ def _first_gap(what: str, dates: np.ndarray, gap: np.ndarray) -> None:
 
 
 def write(ledger: Ledger, folder: Path) -> None:
-    """Write trades, rejections and account (.parquet), trades.json and ledger.json (the rest) into `folder`.
+    """Write trades, rejections, account, funnel (.parquet), trades.json and ledger.json (the rest) into `folder`.
 
     The same ledger gives the same bytes. `folder` is made where it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    store.write_table(folder / "trades.parquet", ledger.trades)
-    store.write_table(folder / "rejections.parquet", ledger.rejections)
-    store.write_table(folder / "account.parquet", ledger.account)
+    for name in TABLES:
+        store.write_table(folder / f"{name}.parquet", getattr(ledger, name))
     write_export(ledger, folder / "trades.json")
     rest = {"initial_equity": float(ledger.initial_equity),
             "counts": {name: float(value) for name, value in ledger.counts.items()}}
@@ -124,10 +163,8 @@ def read(folder: Path) -> Ledger:
     if not path.is_file():
         raise ConfigError(f"{path} is missing: {folder} does not hold a whole ledger")
     rest = json.loads(path.read_text(encoding="utf-8"))
-    return Ledger(trades=_read_table(folder / "trades.parquet", TRADE),
-                  rejections=_read_table(folder / "rejections.parquet", REJECTED),
-                  account=_read_table(folder / "account.parquet", ACCOUNT),
-                  initial_equity=rest["initial_equity"], counts=rest["counts"])
+    tables = {name: _read_table(folder / f"{name}.parquet", dtype) for name, dtype in TABLES.items()}
+    return Ledger(**tables, initial_equity=rest["initial_equity"], counts=rest["counts"])
 
 
 def _read_table(path: Path, dtype: np.dtype) -> Table:
@@ -181,11 +218,17 @@ def _numbers(column: np.ndarray) -> list[float | None]:
 
 
 def write_export(ledger: Ledger, path: Path) -> None:
-    """Write `export` to `path` as a strict JSON array, a trade a line; its folder is made where it does not exist."""
+    """Write `export` to `path` as a strict JSON array, a trade a line; its folder is made where it does not exist.
+
+    Raises ConfigError where `path` cannot be written.
+    """
     encode = json.JSONEncoder(allow_nan=False).encode
     rows = ",\n".join(map(encode, export(ledger)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mahler.core import features
+from mahler.data import splits as splits_
 from mahler.data.daily import Daily
+from mahler.data.splits import Splits
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table
 
 if TYPE_CHECKING:
     from mahler.data.store import Chain, Chains
 
-PANEL_VERSION = 1
+PANEL_VERSION = 2
 """Part of every panel's fingerprint: goes up when a formula below, or the kernel's, changes a number."""
 
 ATM_IV_DTE = 60
@@ -36,6 +38,10 @@ RATE_MAX_AGE = 7                    # calendar days that a bill rate stands for:
 CLOSE_MEDIAN_GAP, CLOSE_MAX_GAP = 0.01, 0.10
 MEDIAN_MIN = 60                     # sessions before the median is looked at: a week of a crash proves nothing
 
+SPLIT_JUMP = np.log(1.8)            # log return between sessions that only a split explains, or a user who says not
+SPLIT_ROOM = np.log(1.25)           # log return that may remain of a split's
+SPLIT_GAP = 7                       # calendar days between neighbouring sessions: over a longer gap prices may go far
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -44,7 +50,7 @@ class Panel:
     tickers: tuple[str, ...]
     dates: np.ndarray           # datetime64[D] (n_days,), the sessions of the chains
     spot: np.ndarray            # dollars, the underlying at the time of the quotes
-    close: np.ndarray           # dollars, official close; `sources` says where it is the spot
+    close: np.ndarray           # dollars, official close, not adjusted; `sources` says where it is the spot
     atm_iv: np.ndarray          # decimal a year, at 30 calendar days
     iv_percentile: np.ndarray   # share of the previous 252 sessions whose atm_iv was below today's, 0 to 1
     vix: np.ndarray             # percentage points; one series, the same in every column
@@ -56,6 +62,7 @@ class Panel:
     dividends: dict[str, tuple[np.ndarray, np.ndarray]]   # by ticker: ex-dates and dollars per share, or empty
     sources: dict[str, str]     # where close, vix, rate and dividends come from, and why not from a daily series
     fingerprint: str            # SHA-256 of chains, daily series and PANEL_VERSION
+    splits: Splits = field(default_factory=dict)          # of shares, by ticker that had any
 
 
 def build(chains: Chains, daily: Daily | None) -> Panel:
@@ -82,13 +89,17 @@ def build(chains: Chains, daily: Daily | None) -> Panel:
     vix, vix_source = _vix(chains, atm_iv, daily)
     rate, rate_source = _rate(chains.sessions, daily)
     dividends, dividend_source = _dividends(chains.tickers, daily)
-    volatility = realized_vol(close)
+    splits, split_source = _splits(chains.tickers, daily)
+    comparable = close / np.column_stack([splits_.factor(chains.sessions, splits.get(ticker, splits_.NONE))
+                                          for ticker in chains.tickers])         # a return across a split is no jump
+    volatility = realized_vol(comparable)
     return Panel(
         tickers=tuple(chains.tickers), dates=chains.sessions, spot=spot, close=close, atm_iv=atm_iv,
-        iv_percentile=iv_percentile(atm_iv), vix=vix, realized_vol=volatility, momentum=momentum(close),
-        trend=trend(close), iv_rv_spread=atm_iv - volatility, rate=rate, dividends=dividends,
-        sources={"close": close_source, "vix": vix_source, "rate": rate_source, "dividends": dividend_source},
-        fingerprint=fingerprint(chains, daily))
+        iv_percentile=iv_percentile(atm_iv), vix=vix, realized_vol=volatility,
+        momentum=momentum(comparable), trend=trend(comparable), iv_rv_spread=atm_iv - volatility, rate=rate,
+        dividends=dividends, splits=splits, fingerprint=fingerprint(chains, daily),
+        sources={"close": close_source, "vix": vix_source, "rate": rate_source, "dividends": dividend_source,
+                 "splits": split_source})
 
 
 # ---------------------------------------------------------------------------------------------- features
@@ -185,6 +196,11 @@ def _dividends(tickers: tuple[str, ...], daily: Daily | None) -> tuple[dict, str
     return found, _by_ticker(tickers, ["daily" if len(found[ticker][0]) else "none" for ticker in tickers])
 
 
+def _splits(tickers: tuple[str, ...], daily: Daily | None) -> tuple[Splits, str]:
+    known = {} if daily is None else {t: daily.splits[t] for t in tickers if t in daily.splits}
+    return known, _by_ticker(tickers, [f"{len(known[t][0])} known" if t in known else "none" for t in tickers])
+
+
 def _whole(name: str, sessions: np.ndarray, daily: Daily | None) -> tuple[np.ndarray | None, str]:
     """The daily series `name` (n_days,) if it has every session, else None and, where it has gaps, a word of them."""
     if daily is None or name not in daily.columns:
@@ -211,6 +227,31 @@ def _check_same_market(ticker: str, sessions: np.ndarray, close: np.ndarray, spo
             "it must be this market's official close, not adjusted for splits or dividends")
 
 
+def check_splits(panel: Panel) -> None:
+    """Raise ConfigError where an underlying jumps as it does at a split and none is known, or does not where one is.
+
+    A split that is not known makes nonsense of every feature that looks back across it, and of every position that is
+    held across it: its strikes are gone. This looks at all of the panel, at the door; no number comes of it.
+    """
+    for i, ticker in enumerate(panel.tickers):
+        days, divisors = panel.splits.get(ticker, splits_.NONE)
+        known = panel.spot[:, i] > 0
+        spot, dates = panel.spot[known, i], panel.dates[known]
+        jump, neighbours = np.diff(np.log(spot)), np.diff(dates).astype(int) <= SPLIT_GAP
+        listed = np.diff(np.searchsorted(days, dates, side="right")) > 0
+        factors = splits_.factor(dates, (days, divisors))
+        left = np.abs(jump + np.log(factors[:-1] / factors[1:]))
+        unknown = neighbours & ~listed & (np.abs(jump) > SPLIT_JUMP)
+        wrong = neighbours & listed & (left > SPLIT_ROOM) & (left > np.abs(jump))
+        for k in np.flatnonzero(unknown | wrong)[:1]:
+            moved = f"{ticker} went from {spot[k]:g} dollars on {dates[k]} to {spot[k + 1]:g} on {dates[k + 1]}"
+            if wrong[k]:
+                raise ConfigError(f"{moved}, where a split by {factors[k] / factors[k + 1]:g} is known: its date is "
+                                  "wrong, or the chain is adjusted already")
+            raise ConfigError(f"{moved}: if that is a split, name it in data/daily/{splits_.FILE} (ticker,date,divisor: "
+                              f"{ticker},{dates[k + 1]},{spot[k] / spot[k + 1]:.3g}); if not, name it with the divisor 1")
+
+
 def _by_ticker(tickers: tuple[str, ...], sources: list[str]) -> str:
     """One text if all tickers have one source, else each one's."""
     return sources[0] if len(set(sources)) == 1 else ", ".join(map(" ".join, zip(tickers, sources)))
@@ -233,6 +274,8 @@ def to_arrays(panel: Panel) -> Table:
     arrays = {name: getattr(panel, name) for name in FEATURES} | {"dates": panel.dates}
     for ticker, (dates, amounts) in panel.dividends.items():
         arrays |= {f"dividend_dates.{ticker}": dates, f"dividends.{ticker}": amounts}
+    for ticker, (dates, divisors) in panel.splits.items():
+        arrays |= {f"split_dates.{ticker}": dates, f"splits.{ticker}": divisors}
     return arrays | {"sources": np.array([json.dumps(panel.sources)]), "tickers": np.array(panel.tickers)}
 
 
@@ -242,4 +285,5 @@ def from_arrays(arrays: Table, fingerprint: str) -> Panel:
     return Panel(
         tickers=tickers, dates=arrays["dates"], **{name: arrays[name] for name in FEATURES}, fingerprint=fingerprint,
         dividends={t: (arrays[f"dividend_dates.{t}"], arrays[f"dividends.{t}"]) for t in tickers},
+        splits={t: (arrays[f"split_dates.{t}"], arrays[f"splits.{t}"]) for t in tickers if f"splits.{t}" in arrays},
         sources=json.loads(str(arrays["sources"][0])))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mahler.core.spreads import follow_rows
+from mahler.data import splits
 from mahler.data.store import Chain, Chains
 from mahler.fills import Fill, usable
 from mahler.panel import Panel
@@ -19,16 +20,19 @@ class Paths:
 
     `start` (n + 1,) are offsets; `mid` and `close` (start[-1],) are dollars per share at the mid and at
     the fill, NaN where a leg has no usable quote. A path ends on the last session on or before the
-    expiration, or on the last session of the run.
+    expiration, or on the last session of the run, or on the eve of a split of the underlying: on the day after,
+    other strikes are listed, and a contract of the same strike is another contract. It has a price on that eve,
+    where need be that of its last usable quotes, because it is closed there whatever the quotes.
     """
 
     start: np.ndarray            # (n + 1,) int64
     mid: np.ndarray              # (m,) float64
     close: np.ndarray            # (m,) float64
-    settlement: np.ndarray       # (n,) intrinsic at the official close, dollars per share; NaN: expires after the run
+    settlement: np.ndarray       # (n,) intrinsic at the official close, dollars per share; NaN: does not expire in it
     assigned_day: np.ndarray     # (n,) int32, first session on which the short call is assigned; -1 never
     assigned_cost: np.ndarray    # (n,) dollars per share, the dividend owed included; NaN: never
     assignment_known: np.ndarray   # (n_tickers,) bool: whether dividends are known, so that assignment is modelled
+    split_eve: np.ndarray        # (n,) int32, the session before a split, on which the path ends; -1: none
 
 
 def intrinsic(side: np.ndarray, short_strike: np.ndarray, width: np.ndarray, spot: np.ndarray) -> np.ndarray:
@@ -42,8 +46,9 @@ def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
     day, ticker = candidates["day"], candidates["ticker"]
     sessions, n, n_days = chains.sessions, len(day), len(chains.sessions)
     expiry_day = np.searchsorted(sessions, candidates["expiry"], side="right") - 1
-    expires = candidates["expiry"] <= sessions[-1]
-    length = np.where(expires, expiry_day, n_days - 1) - day + 1
+    split_eve = _split_eves(candidates, chains, panel)
+    expires = (candidates["expiry"] <= sessions[-1]) & (split_eve < 0)
+    length = np.where(split_eve >= 0, split_eve, np.where(expires, expiry_day, n_days - 1)) - day + 1
     start = np.zeros(n + 1, np.int64)
     np.cumsum(length, out=start[1:])
 
@@ -53,12 +58,33 @@ def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
                                     candidates["width"][expires], panel.close[at])
     paths = Paths(start, np.full(start[-1], np.nan), np.full(start[-1], np.nan), settlement,
                   np.full(n, -1, np.int32), np.full(n, np.nan),
-                  np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]))
+                  np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]), split_eve)
     for t, name in enumerate(chains.tickers):
         mine = np.flatnonzero(ticker == t)
         if len(mine):
             _trace_ticker({c: candidates[c][mine] for c in candidates}, mine, t, chains[name], panel, fill, paths)
+    _carry_to_split(paths)
     return paths
+
+
+def _split_eves(candidates: Table, chains: Chains, panel: Panel) -> np.ndarray:
+    """The last session before the underlying of each candidate splits within its life, int32 (n,); -1: it does not."""
+    eves = np.full(len(candidates["day"]), -1, np.int32)
+    for t, name in enumerate(chains.tickers):
+        if name in panel.splits:
+            mine = np.flatnonzero(candidates["ticker"] == t)
+            eves[mine] = splits.eve(chains.sessions, candidates["day"][mine], candidates["expiry"][mine],
+                                    panel.splits[name])
+    return eves
+
+
+def _carry_to_split(paths: Paths) -> None:
+    """Give each path that ends on the eve of a split a price there: that of its last usable quotes."""
+    for i in np.flatnonzero(paths.split_eve >= 0):
+        first, last = paths.start[i], paths.start[i + 1] - 1
+        if np.isnan(paths.mid[last]):
+            usable_before = first + np.flatnonzero(~np.isnan(paths.mid[first:last]))[-1]
+            paths.mid[last], paths.close[last] = paths.mid[usable_before], paths.close[usable_before]
 
 
 def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, fill: Fill,

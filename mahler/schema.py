@@ -158,6 +158,16 @@ REJECTED = np.dtype([
     ("exit_reason", "O"), ("exit_date", "datetime64[D]"), ("pnl_per_contract", "f8"),
 ])
 
+STAGES = ("in_dte_window", "in_delta_window", "with_long_leg", "liquid", "paid_enough", "past_iv_filter", "ranked")
+"""The stages of the screen. The first counts chain rows, the second short legs, the others spreads."""
+
+# One row per session and ticker: what was left after each stage of the screen, and what became of the ranked, which
+# are the candidates: admitted, or rejected for one reason each. ranked = admitted + the reasons.
+FUNNEL = np.dtype([
+    ("date", "datetime64[D]"), ("ticker", "O"),
+    *((stage, "i4") for stage in STAGES), *((reason.name.lower(), "i4") for reason in Rejection),
+])
+
 
 def empty(dtype: np.dtype, n: int = 0) -> Table:
     """A table with the columns of `dtype` and `n` rows of zeros."""

@@ -9,13 +9,11 @@ import numpy as np
 
 from mahler import schema
 from mahler.core.spreads import match_legs
+from mahler.data import splits
 from mahler.data.store import Chain, Chains
 from mahler.fills import Fill, usable
 from mahler.panel import Panel
-from mahler.schema import Side, Table, choice, number
-
-STAGES = ("in_dte_window", "in_delta_window", "with_long_leg", "liquid", "paid_enough", "past_iv_filter", "ranked")
-"""The stages of the funnel. The first counts chain rows, the second short legs, the others spreads."""
+from mahler.schema import STAGES, Side, Table, choice, number
 
 DELTA_RESOLUTION = 1e-6
 """A delta is a float32 in the store: 0.15 is within a window that ends at 0.15."""
@@ -43,6 +41,8 @@ class Entry:
         schema.check_bounds(self, "entry")
         if not self.widths:
             raise schema.ConfigError("entry.widths is empty: name at least one width in dollars, e.g. [5.0]")
+        if len(set(self.widths)) < len(self.widths):
+            raise schema.ConfigError(f"entry.widths names a width twice: {list(self.widths)!r}")
         if self.min_delta > self.max_delta:
             raise schema.ConfigError(f"entry.min_delta {self.min_delta} is above entry.max_delta {self.max_delta}")
         if self.min_dte > self.max_dte:
@@ -161,6 +161,9 @@ def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: in
         # Row order is (expiry, strike, day); the sort is stable, so sides and widths stay in their order.
         order = np.argsort(spreads["short_row"], kind="stable")
         order = order[(last_day > spreads["day"])[order] | (spreads["expiry"] > chains.sessions[-1])[order]]
+        # On the eve of a split every spread is closed, so none that lives through it is opened.
+        eve = splits.eve(chains.sessions, spreads["day"], spreads["expiry"], panel.splits.get(ticker, splits.NONE))
+        order = order[(eve != spreads["day"])[order]]
         spreads = {name: column[order] for name, column in spreads.items()}
         best = _best(spreads, entry.per_day)
         spreads = {name: column[best] for name, column in spreads.items()}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from mahler import schema
 from mahler.core.admission import admit
-from mahler.exits import Costs, ExitRule, max_loss_per_contract, unreachable_stops
+from mahler.exits import Costs, ExitRule, closed_before_split, max_loss_per_contract, unreachable_stops
 from mahler.ledger import Deferred, Ledger
 from mahler.panel import Panel
 from mahler.paths import Paths
@@ -50,6 +50,11 @@ def _no_limit(value: float | None) -> float:
     return np.inf if value is None else float(value)
 
 
+def weeks(dates: np.ndarray) -> np.ndarray:
+    """The number of the calendar week, Monday to Sunday, of each date: int32 (n,)."""
+    return ((dates.astype("datetime64[D]").astype(np.int64) + 3) // 7).astype(np.int32)
+
+
 def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
          *, initial_equity: float, first_day: int) -> tuple[np.ndarray, ...]:
     """Admit candidates day by day: the arguments and the results of `core.admission.admit`.
@@ -57,24 +62,25 @@ def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Li
     The week of the weekly breaker is the calendar's, Monday to Sunday.
     """
     vix = panel.vix[:, 0]
-    week = ((panel.dates.astype("datetime64[D]").astype(np.int64) + 3) // 7).astype(np.int32)
     in_group = np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
     return admit(
         candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
         candidates["mid_credit"], max_loss_per_contract(candidates, costs), candidates["risk_fraction"],
         candidates["max_contracts"], exits["day"], exits["reason"], exits["cost"], exits["costs"],
-        paths.start, paths.mid, (vix >= _no_limit(breaker.max_vix)).astype(np.int8), week, in_group,
+        paths.start, paths.mid, (vix >= _no_limit(breaker.max_vix)).astype(np.int8), weeks(panel.dates), in_group,
         first_day, costs.entry, initial_equity, limits.max_positions, limits.max_entries_per_day,
         limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
         _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
 
 
 def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: ExitRule, limits: Limits,
-             breaker: Breaker, costs: Costs, *, initial_equity: float, first_day: int) -> Ledger:
+             breaker: Breaker, costs: Costs, *, initial_equity: float, first_day: int,
+             funnel: Table | None = None) -> Ledger:
     """Walk the sessions from `first_day` on and write down what happened.
 
     `candidates` has, beside the columns of schema.CANDIDATE, those of the config: `risk_fraction` and
-    `max_contracts` (a sizing rule's), `multiplier` and `regime` (n,).
+    `max_contracts` (a sizing rule's), `multiplier` and `regime` (n,). `funnel` is the screen's; without it the
+    ledger's funnel has no rows.
 
     Raises
     ------
@@ -105,11 +111,24 @@ def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: 
         "stale_marks": float(exits["stale_marks"][admitted].sum()),
         "unreachable_stops": float(unreachable_stops({c: candidates[c][admitted] for c in ("credit", "max_loss")},
                                                      rule).sum()),
+        "closed_before_split": float(closed_before_split(candidates, exits, paths, rule, panel.dates)[admitted].sum()),
+        "settled_early": float(_settled_early(candidates, exits, panel, admitted)),
+        "calls_without_dividends": float(np.count_nonzero(
+            (candidates["side"][admitted] == Side.CALL) & ~paths.assignment_known[candidates["ticker"][admitted]])),
     } | {f"rejected.{r.name.lower()}": float(by_reason[r]) for r in Rejection if r and by_reason[r]}
     trades = _trades(candidates, exits, panel, contracts, admitted, costs)
     rejections = Deferred(partial(_rejections, candidates, exits, panel, reasons))
-    return Ledger(trades=trades, rejections=rejections, account=account,
-                  initial_equity=initial_equity, counts=counts)
+    ledger = Ledger(trades=trades, rejections=rejections, account=account,
+                    initial_equity=initial_equity, counts=counts)
+    if funnel is None:
+        return ledger
+    return replace(ledger, funnel=Deferred(partial(_funnel, funnel, candidates, panel, reasons, first_day)))
+
+
+def _settled_early(candidates: Table, exits: Table, panel: Panel, rows: np.ndarray) -> int:
+    """Trades that expired on a session that the run does not have, and were settled on the one before."""
+    expired = rows[exits["reason"][rows] == Exit.EXPIRY]
+    return int(np.count_nonzero(panel.dates[exits["day"][expired]] != candidates["expiry"][expired]))
 
 
 def _names(enum: type, codes: np.ndarray) -> np.ndarray:
@@ -139,6 +158,20 @@ def _rejections(candidates: Table, exits: Table, panel: Panel, reasons: np.ndarr
     rows = np.flatnonzero(reasons)
     record = _record(candidates, exits, panel, rows) | {"reason": _names(Rejection, reasons[rows])}
     return {name: record[name] for name in schema.REJECTED.names}
+
+
+def _funnel(screened: Table, candidates: Table, panel: Panel, reasons: np.ndarray, first_day: int) -> Table:
+    """The screen's counts of every session from `first_day` on, and what became of the candidates: schema.FUNNEL."""
+    n_tickers, n_days = len(panel.tickers), len(panel.dates) - first_day
+    walked = candidates["day"] >= first_day
+    row = (candidates["day"][walked] - first_day).astype(np.int64) * n_tickers + candidates["ticker"][walked]
+    outcome = np.bincount(row * len(Rejection) + reasons[walked], minlength=n_days * n_tickers * len(Rejection))
+    outcome = outcome.reshape(-1, len(Rejection))                                       # (n_days x n_tickers, reasons)
+    columns = {"date": np.repeat(panel.dates[first_day:], n_tickers),
+               "ticker": np.tile(np.array(panel.tickers, dtype=object), n_days)}
+    columns |= {stage: screened[stage][first_day:].ravel() for stage in schema.STAGES}
+    columns |= {reason.name.lower(): outcome[:, reason] for reason in Rejection}
+    return {name: columns[name].astype(schema.FUNNEL[name]) for name in schema.FUNNEL.names}
 
 
 def _trades(candidates: Table, exits: Table, panel: Panel, contracts: np.ndarray, rows: np.ndarray,

@@ -1,6 +1,6 @@
 """What a backtest does before its portfolio: chains -> panel -> candidates -> paths, found again by fingerprint.
 
-Everything here depends on the data, the entry rules and the fill, and on nothing else, so any two
+Everything here depends on the data, the entry rules, the fill and the code, and on nothing else, so any two
 configs that share them share these arrays: in memory within a process, on disk between processes.
 """
 
@@ -15,7 +15,10 @@ import numpy as np
 
 from mahler import cache, repricing
 from mahler import panel as panels
+from mahler.data import quality as qualities
 from mahler.data.daily import Daily
+from mahler.data.files import Progress
+from mahler.data.quality import Quality, Thresholds
 from mahler.data.store import Chains
 from mahler.fills import Fill
 from mahler.panel import Panel
@@ -25,11 +28,8 @@ from mahler.regime import Multipliers
 from mahler.schema import CANDIDATE, ConfigError, Table
 from mahler.screen import STAGES, Entry, screen
 
-STAGES_VERSION = 1
-"""Raised whenever the same data and rules would give other candidates or paths than before."""
-
-_PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known")
-_recent: dict[str, Opportunities | Prices] = {}
+_PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known", "split_eve")
+_recent: dict[str, Opportunities | Prices | Quality] = {}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
 
     `folder` is where the arrays are kept; None keeps nothing. `fill` is a functools.partial of a fill model.
     """
-    key = cache.fingerprint("opportunities", STAGES_VERSION, panel.fingerprint, asdict(entry), component_key(fill),
+    key = cache.fingerprint("opportunities", cache.code_version(), panel.fingerprint, asdict(entry), component_key(fill),
                             int(first_day))
     if key in _recent:
         return _recent[key]
@@ -75,7 +75,7 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
 
 def prices(found: Opportunities, chains: Chains, panel: Panel, folder: Path | None) -> Prices:
     """What the candidates and their paths cost at the mid and across the quote; kept like the rest."""
-    key = cache.fingerprint("prices", STAGES_VERSION, found.fingerprint)
+    key = cache.fingerprint("prices", cache.code_version(), found.fingerprint)
     if key not in _recent:
         arrays = cache.load(folder, key) if folder else None
         if arrays is None:
@@ -86,7 +86,7 @@ def prices(found: Opportunities, chains: Chains, panel: Panel, folder: Path | No
     return _recent[key]
 
 
-def _remember(key: str, found: Opportunities | Prices, most: int = 6) -> None:
+def _remember(key: str, found: Opportunities | Prices | Quality, most: int = 9) -> None:
     while len(_recent) >= most:
         _recent.pop(next(iter(_recent)))
     _recent[key] = found
@@ -94,25 +94,33 @@ def _remember(key: str, found: Opportunities | Prices, most: int = 6) -> None:
 
 def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
     """The panel of `chains`, built or, where `folder` has it under the same fingerprint, found again."""
-    key = panels.fingerprint(chains, series)
+    key = cache.fingerprint("panel", cache.code_version(), panels.fingerprint(chains, series))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
         built = panels.build(chains, series)
         if folder:
             cache.store(folder, key, panels.to_arrays(built))
         return built
-    return panels.from_arrays(arrays, key)
+    return panels.from_arrays(arrays, panels.fingerprint(chains, series))
 
 
 def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path | None) -> np.ndarray:
     """Regime labels, int8 (n_days, n_tickers), of a functools.partial of a classifier; kept on disk like the rest."""
-    key = cache.fingerprint("labels", STAGES_VERSION, panel.fingerprint, component_key(classifier))
+    key = cache.fingerprint("labels", cache.code_version(), panel.fingerprint, component_key(classifier))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
         arrays = {"labels": classifier(panel)}
         if folder:
             cache.store(folder, key, arrays)
     return arrays["labels"]
+
+
+def quality(chains: Chains, thresholds: Thresholds, folder: Path | None, progress: Progress) -> Quality:
+    """The quality of every partition that `chains` are of; what was measured of each is kept on disk."""
+    key = cache.fingerprint("quality", chains.fingerprint, asdict(thresholds))
+    if key not in _recent:
+        _remember(key, qualities.report(chains.partitions, thresholds, folder, progress))
+    return _recent[key]
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ def prepare(chains: Chains, series: Daily | None, entry: Entry, fill: Fill, clas
     """
     first_day = int(np.searchsorted(chains.sessions, start))
     if first_day == len(chains.sessions):
-        raise ConfigError(f"period.start={start}: the store ends on {chains.sessions[-1]}")
+        raise ConfigError(f"period.start={start}: the chains end on {chains.sessions[-1]}")
     of_days = panel(chains, series, folder)
     found = opportunities(chains, of_days, entry, fill, first_day, folder)
     return Prepared(chains, of_days, found, labels(classifier, of_days, folder), first_day)

@@ -26,13 +26,16 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mahler import home, ledger as ledgers
+from mahler.cache import code_version  # noqa: F401  part of a run's signature
+from mahler.data import store
 from mahler.ledger import Ledger
-from mahler.schema import ConfigError
+from mahler.schema import ConfigError, Table
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,16 +67,6 @@ def signature(config: Mapping[str, Any], data: str, code: str) -> str:
     text = json.dumps({"config": config, "data": data, "code": code}, sort_keys=True, separators=(",", ":"),
                       allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-@cache
-def code_version() -> str:
-    """Digest of the package's sources, so that a run is made again after any edit, committed or not."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx", ".pxd")):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @cache
@@ -156,10 +149,11 @@ def tag(active: Active, tags: Mapping[str, str]) -> None:
     _client(_database()).log_batch(active.id, tags=[RunTag(key, value) for key, value in _tags(tags).items()])
 
 
-def log(active: Active, *, metrics: Mapping[str, float], ledger: Ledger, config_yaml: str, page: str) -> None:
+def log(active: Active, *, metrics: Mapping[str, float], ledger: Ledger, config_yaml: str, page: str,
+        files: Mapping[str, str] = MappingProxyType({})) -> None:
     """Give a run its metrics, its equity curve (a point in at most 200 steps) and its artifacts, once.
 
-    The artifacts are config.yaml, page.html and the files of ledger.write. They are written beside their place and
+    The artifacts are config.yaml, page.html, `files` (text by name) and the files of ledger.write. They are written beside their place and
     appear there together. A metric that is NaN or infinite is undefined, and is not logged.
     """
     client = _client(_database())
@@ -169,6 +163,23 @@ def log(active: Active, *, metrics: Mapping[str, float], ledger: Ledger, config_
     ledgers.write(ledger, folder)
     (folder / "config.yaml").write_text(config_yaml, encoding="utf-8")
     (folder / "page.html").write_text(page, encoding="utf-8")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    os.rename(folder, active.artifacts)
+
+
+def log_tables(active: Active, *, metrics: Mapping[str, float], tables: Mapping[str, Table],
+               files: Mapping[str, str]) -> None:
+    """Give a run that has no ledger its metrics, its tables (Parquet, by name) and its files (text, by name), once."""
+    client = _client(_database())
+    for batch in _batches(_metrics(metrics), METRICS_PER_BATCH):
+        client.log_batch(active.id, metrics=batch)
+    folder = _unfinished(active)
+    folder.mkdir(parents=True)
+    for name, table in tables.items():
+        store.write_table(folder / f"{name}.parquet", table)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
     os.rename(folder, active.artifacts)
 
 
@@ -253,16 +264,21 @@ def find(signature: str, study: str) -> dict[str, Any] | None:
     return rows[0] if rows and rows[0]["artifacts"].is_dir() else None
 
 
-def runs(study: str, order_by: str = "sharpe") -> list[dict[str, Any]]:
-    """The finished runs of `study`, the highest `order_by` first, those without it last.
+def runs(study: str, order_by: str = "sharpe", kind: str = "backtest") -> list[dict[str, Any]]:
+    """The finished runs of `study` of one kind, the highest `order_by` first, those without it last.
 
     A row has run_id, name, study, started (UTC, ISO), artifacts (the folder), every metric by its own name, and
     `params.<key>` and `tags.<key>`. Of runs with the same signature only the newest is there.
     """
     newest: dict[str, dict[str, Any]] = {}
-    for row in _search([study], "attributes.status = 'FINISHED'", most=None):
+    for row in _search([study], f"attributes.status = 'FINISHED' and tags.kind = '{kind}'", most=None):
         newest.setdefault(row.get("tags.signature", row["run_id"]), row)
     return sorted(newest.values(), key=lambda row: -row.get(order_by, -math.inf))
+
+
+def count_failed(study: str) -> int:
+    """How many runs of `study` failed."""
+    return len(_search([study], "attributes.status = 'FAILED'", most=None))
 
 
 def last_run(kind: str) -> dict[str, Any] | None:
@@ -272,10 +288,16 @@ def last_run(kind: str) -> dict[str, Any] | None:
 
 
 def get(run_id: str) -> dict[str, Any]:
-    """The run as a row of `runs`. Raises ConfigError where there is none of that id."""
-    rows = _search(None, f"attributes.run_id = '{run_id}'", most=1) if re.fullmatch(r"\w+", run_id) else []
+    """The run of that id, or of the only id that begins so, as a row of `runs`; of any kind, finished or not.
+
+    Raises ConfigError where there is none, or more than one.
+    """
+    rows = _search(None, f"attributes.run_id LIKE '{run_id}%'", most=3) if re.fullmatch("[0-9a-f]+", run_id) else []
     if not rows:
-        raise ConfigError(f"run={run_id!r} is not the id of a run in {_database()}")
+        raise ConfigError(f"run={run_id!r} is not the id of a run in {_database()}, nor the beginning of one")
+    if len(rows) > 1:
+        raise ConfigError(f"run={run_id!r} is the beginning of several ids: "
+                          f"{', '.join(row['run_id'][:len(run_id) + 4] for row in rows)}; give more of it")
     return rows[0]
 
 

@@ -26,6 +26,7 @@ TARGETS = {
     "cold run, 1 ticker, from the store": (1.5, "s"), "peak memory, cold, 3 tickers": (1.5, "GB"),
     "synthetic store, 3 tickers": (120.0, "s"), "synthetic store, size": (0.25, "GB"),
     "regime grid of 12 runs, from the shell": (15.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
+    "IVs per second": (2e6, "1/s"),             # at least
 }
 RESULTS: list[dict] = []
 
@@ -150,6 +151,16 @@ def warm() -> None:
     record("100 configs warm, 3 tickers", timed(grid, 3), "s", 3)
 
 
+def volatilities() -> None:
+    """Implied volatilities of a million random options, on one core: an ingest has a process for each."""
+    from mahler import bsm
+    from test_implied import random_options         # tests/ is where this program lies
+
+    options, iv = random_options(1_000_000, seed=1)
+    value = bsm.price(**options, iv=iv)
+    record("IVs per second", 1e6 / timed(lambda: bsm.implied_volatility(value, **options), 5), "1/s", 5)
+
+
 def shell(arguments: list[str], environment: dict[str, str]) -> float:
     """Wall seconds of a command."""
     begin = time.perf_counter()
@@ -159,6 +170,7 @@ def shell(arguments: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     """Everything, in a home of its own that is thrown away."""
+    volatilities()
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"MAHLER_HOME": folder}
         mahler = str(Path(sys.executable).with_name("mahler"))

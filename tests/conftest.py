@@ -31,7 +31,7 @@ def synthetic_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["MAHLER_HOME"] = str(folder)
     try:
         config = default_config()
-        config.data(home.store_dir(), lambda *_: None, tickers=["SPY", "QQQ"], start=START, end=END)
+        config.data(home.store_dir(), lambda *_: None, tickers=["SPY", "QQQ"], start=None, end=date(END.year, 12, 31))
     finally:
         if before is None:
             os.environ.pop("MAHLER_HOME")

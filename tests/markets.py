@@ -7,7 +7,7 @@ lacks sessions; some markets are priced by no model at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +49,7 @@ class Market:
     fraction: float
     fixed_contracts: int | None
     initial_equity: float
+    splits: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -176,7 +177,8 @@ def run_market(market: Market) -> Run:
     chains = MemoryChains(market.sessions, market.tables)
     panel = SimpleNamespace(
         tickers=chains.tickers, dates=market.sessions, close=market.close, iv_percentile=market.iv_percentile,
-        vix=np.repeat(market.vix[:, None], len(chains.tickers), axis=1), dividends=market.dividends, rate=market.rate)
+        vix=np.repeat(market.vix[:, None], len(chains.tickers), axis=1), dividends=market.dividends, rate=market.rate,
+        splits=market.splits)
     fill = partial(travel, travel=market.fill_travel)
     candidates, funnel = screen(chains, panel, market.entry, fill)
     paths = trace(candidates, chains, panel, fill)

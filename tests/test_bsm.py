@@ -105,15 +105,6 @@ def test_an_expired_option_implies_no_volatility():
     assert np.isnan(bsm.implied_volatility(11.0, 110.0, 100.0, 0.0, 0.0, 0.0, True))
 
 
-def test_a_guess_does_not_change_the_answer():
-    strike = np.linspace(60.0, 140.0, 41)
-    value = bsm.price(100.0, strike, 0.1, 0.03, 0.01, 0.35, True)
-    answers = [bsm.implied_volatility(value, 100.0, strike, 0.1, 0.03, 0.01, True, guess)
-               for guess in (None, 0.35, 3.0)]
-    np.testing.assert_allclose(answers[0], 0.35, atol=1e-6)
-    np.testing.assert_allclose(answers[1:], [answers[0]] * 2, atol=1e-9)
-
-
 def test_arguments_broadcast():
     strike, is_call = np.array([90.0, 100.0, 110.0]), np.array([[True], [False]])
     value = bsm.price(100.0, strike, 0.5, 0.02, 0.0, 0.2, is_call)

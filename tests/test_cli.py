@@ -146,12 +146,12 @@ def test_help_lists_every_command_with_the_first_line_of_its_docstring(mahler):
     assert shown.status == 0
     for module in Path(commands.__path__[0]).glob("[a-z]*.py"):
         line = module.read_text().removeprefix('"""').partition("\n")[0].removesuffix('"""')
-        assert f"  {module.stem:10}  {line}\n" in shown.out
+        assert f"  {module.stem.replace('_', '-'):11}  {line}\n" in shown.out
     assert mahler("-h").out == mahler().out == shown.out
 
 
 def test_a_verb_has_a_primary_config_and_a_primary_config_a_verb():
-    assert {path.stem for path in home.conf_dir().glob("*.yaml")} == set(cli.verbs())
+    assert {path.stem.replace("_", "-") for path in home.conf_dir().glob("*.yaml")} == set(cli.verbs())
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy():

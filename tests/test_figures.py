@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mahler import figures, metrics
 from mahler.ledger import Ledger
-from tests.ledgers import hand_ledger, random_ledger
+from mahler.schema import FUNNEL
+from tests.ledgers import hand_ledger, random_ledger, table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -66,12 +68,45 @@ def test_every_month_and_year_of_the_run_has_its_return(ledger):
     assert set(years.astype(str)) <= set(text)
 
 
-def test_bars_count_the_exits_and_the_rejections(ledger):
+def test_bars_count_the_exits(ledger):
     text, summary = words(page(ledger)), metrics.summary(ledger)
-    for prefix in ("exits.", "rejected."):
-        for name in (name for name in summary if name.startswith(prefix) and summary[name]):
-            label = text[text.index(name.removeprefix(prefix).replace("_", " ")) + 1]
-            assert label.startswith(f"{summary[name]:,.0f} · "), name
+    for name in (name for name in summary if name.startswith("exits.") and summary[name]):
+        label = text[text.index(name.removeprefix("exits.").replace("_", " ")) + 1]
+        assert label.startswith(f"{summary[name]:,.0f} · "), name
+
+
+def test_what_was_rejected_has_its_count_mean_and_total_by_reason_under_what_was_traded(ledger):
+    text, rejections = words(page(ledger)), ledger.rejections
+    for reason in np.unique(rejections["reason"]):
+        pnl = rejections["pnl_per_contract"][rejections["reason"] == reason]
+        at = text.index(reason.replace("_", " ").replace(" vix", " VIX"))
+        assert text[at + 1:at + 4] == [str(len(pnl)), figures.dollars(pnl.mean()), figures.dollars(pnl.sum())]
+    pnl, at = ledger.trades["pnl_per_contract"], text.index("traded")
+    assert text[at + 1:at + 4] == [str(len(pnl)), figures.dollars(pnl.mean()), figures.dollars(pnl.sum())]
+    assert "many overlap: they could not all have been sold" in " ".join(text)
+
+
+def test_the_funnel_has_each_stage_its_total_and_what_it_kept_of_the_one_above():
+    days = ("2019-01-02", "2019-01-02", "2019-01-03", "2019-01-04")
+    counts = {"in_dte_window": (2000, 1000, 500, 500), "in_delta_window": (80, 20, 0, 0),
+              "with_long_leg": (120, 60, 0, 0), "liquid": (80, 10, 0, 0), "paid_enough": (40, 5, 0, 0),
+              "past_iv_filter": (40, 5, 0, 0), "ranked": (2, 1, 3, 0), "admitted": (1, 1, 0, 0)}
+    rows = [{"date": day, "ticker": ticker} | {name: n[i] for name, n in counts.items()}
+            for i, (day, ticker) in enumerate(zip(days, ("QQQ", "SPY", "SPY", "SPY")))]
+    text = words(page(replace(hand_ledger([100.0] * 3), funnel=table(FUNNEL, rows))))
+    at = text.index("Funnel: from chain to trade") + 4               # behind the three headings
+    assert text[at:at + 31] == [
+        "in DTE window", "4,000", "1,333", "in delta window", "100", "33", "2.50 %",
+        "with long leg", "180", "60", "180.0 %", "liquid", "90", "30", "50.0 %", "paid enough", "45", "15", "50.0 %",
+        "past IV filter", "45", "15", "100.0 %", "ranked", "6", "2.0", "13.3 %", "admitted", "2", "0.67", "33.3 %"]
+    assert "Of 3 sessions 1 had a trade, 1 had candidates that were all rejected, 1 had no candidate." in " ".join(text)
+
+
+def test_a_bar_of_what_a_stage_kept_is_no_longer_than_its_track():
+    rows = [{"date": "2019-01-02", "ticker": "SPY", "in_dte_window": 5, "in_delta_window": 10, "with_long_leg": 100}]
+    html = page(replace(hand_ledger([100.0]), funnel=table(FUNNEL, rows)))
+    tracks = [rect for rect in picture(html).iter(f"{SVG}rect") if rect.get("height") == str(figures.ROW - 6)]
+    assert max(float(rect.get("width")) for rect in tracks) == float(tracks[0].get("width"))
 
 
 def test_the_line_keeps_the_highest_and_the_lowest_equity():
@@ -94,7 +129,7 @@ def test_an_account_that_trebles_is_drawn_on_a_logarithmic_scale():
 def test_an_undefined_metric_is_a_dash_and_a_zero_is_a_zero():
     html = page(random_ledger(np.random.default_rng(0), n_days=60, n_trades=0))
     assert "<tr><th>Win rate</th><td>–</td></tr>" in html and "<tr><th>Trades</th><td>0</td></tr>" in html
-    assert words(html).count("none") == 2 and "covers none of them" in html
+    assert words(html).count("none") == 2 and words(html).count("not kept") == 1 and "covers none of them" in html
 
 
 @pytest.mark.parametrize("equity", [[100.0], [101.0, 99.0], [0.0], [50.0, -10.0, 5.0], [100.0] * 40,

@@ -16,16 +16,16 @@ PACKAGE = Path(mahler.__file__).parent
 # A module may import what stands on a line above it, or to its left. A dotted name is placed by itself,
 # every other module with its package, within which imports are free.
 LAYERS = [
-    ["schema", "home"],
-    ["cache", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
+    ["schema", "home", "workers"],
+    ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
     ["core", "fills", "panel", "metrics"],
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
-    ["figures", "tracking"],
-    ["findings", "promotion", "scan", "monitoring"],
-    ["config"],
-    ["terminal", "commands", "launch", "cli"],
+    ["figures", "data_page", "tracking"],
+    ["findings", "explain", "promotion", "scan", "monitoring"],
+    ["config", "terminal", "backtesting", "grid"],
+    ["commands", "launch", "cli"],
 ]
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
@@ -35,6 +35,7 @@ VENDORS = {
     "hydra": {"config", "launch", "commands", "cli"},
     "omegaconf": {"config", "launch", "commands", "cli"},
     "pyarrow.parquet": {"data.store"},
+    "httpx": {"data.orats_client"},
 }
 
 MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")).replace("/", ".").removesuffix(".__init__")

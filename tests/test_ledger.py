@@ -111,7 +111,7 @@ def test_the_same_ledger_is_written_to_the_same_bytes(ledger, tmp_path):
     ledgers.write(ledger, tmp_path / "a")
     ledgers.write(ledger, tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["account.parquet", "ledger.json", "rejections.parquet", "trades.json", "trades.parquet"]
+    assert names == ["account.parquet", "funnel.parquet", "ledger.json", "rejections.parquet", "trades.json", "trades.parquet"]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,18 @@ SPX = ("SPX,2125.24,8/7/2015,0.05753,2185,107,1032,0,0,0.7,1,0.9,58.1,62.26,65.3
 
 def csv_text(rows: Iterable[dict[str, str]], columns: list[str] = COLUMNS_39, end: str = "\n") -> str:
     """A day's file: each row is PLAIN with other cells; columns that PLAIN lacks (OPRA codes) are filled."""
-    lines = [",".join(columns)]
+    lines, rows = [",".join(columns)], [{"yte": yte(PLAIN | row)} | row for row in rows]
     lines += [",".join((PLAIN | row).get(name, "SPY240216C00450000") for name in columns) for row in rows]
     return end.join(lines) + end
+
+
+def yte(row: dict[str, str]) -> str:
+    """Days to expiration / 365, as the vendor rounds it; that of PLAIN where a date is none."""
+    try:
+        first, last = (datetime.strptime(row[name], "%m/%d/%Y") for name in ("trade_date", "expirDate"))
+    except ValueError:
+        return PLAIN["yte"]
+    return f"{(last - first).days / 365:.5f}"
 
 
 def write_csv(folder: Path, *rows: dict[str, str], day: str = "20240103", columns: list[str] = COLUMNS_39,
@@ -217,6 +227,21 @@ def test_qqqq_is_qqq_on_days_that_have_no_qqq(tmp_path: Path) -> None:
     assert done.counts["QQQ"] == {"read": 2, "kept": 2, "alias_rows_unused": 1}
 
 
+def test_days_to_expiration_that_the_vendor_counts_otherwise_are_counted(tmp_path: Path) -> None:
+    """`yte` is never used: it may be missing, or garbage, or a day off."""
+    write_csv(tmp_path, {}, {"strike": "455", "yte": "0.12329"}, {"strike": "460", "yte": ""},
+              {"strike": "465", "yte": "n/a"}, {"strike": "470", "yte": "1e400"})
+    done = ingest(tmp_path, tmp_path / "store")
+    assert done.counts["SPY"] == {"read": 5, "kept": 5, "dte_mismatch": 2}
+    assert np.unique(stored(tmp_path / "store")["expiry"]).astype(str).tolist() == ["2024-02-16"]
+
+
+def test_saturday_expirations_are_counted_where_they_are_moved(tmp_path: Path) -> None:
+    write_csv(tmp_path, {"trade_date": "1/3/2012", "expirDate": "1/21/2012"}, {"trade_date": "1/3/2012",
+              "expirDate": "1/27/2012"}, day="20120103")
+    assert ingest(tmp_path, tmp_path / "store").counts["SPY"]["expiry_moved"] == 1
+
+
 # ---------------------------------------------------------------------------------------------- dropped rows
 
 
@@ -250,6 +275,7 @@ def test_of_identical_rows_one_stays_and_of_contradictory_rows_none(tmp_path: Pa
 @pytest.mark.parametrize(("cells", "words"), [
     ({"pBidPx": "2,1"}, ("row 4", "columns")),
     ({"pBidPx": "abc"}, ("row 4", "column pBidPx", "a number", "'abc'")),
+    ({"cOi": "1_000"}, ("row 4", "column cOi", "a number", "'1_000'")),
     ({"delta": "0.5x"}, ("row 4", "column delta", "a number", "'0.5x'")),
     ({"expirDate": "16.2.2024"}, ("row 4", "column expirDate", "a date", "'16.2.2024'")),
     ({"expirDate": "13/45/2024"}, ("row 4", "column expirDate", "a date")),

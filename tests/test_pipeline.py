@@ -261,3 +261,78 @@ def test_real_files_of_orats_reach_a_ledger(tmp_path, at_home, monkeypatch) -> N
     candidates, _ = screen(theirs, panel, config.entry, config.fill)
     first_exits(candidates, trace(candidates, theirs, panel, config.fill), config.exit, config.costs, theirs.sessions)
     assert len(candidates["day"]) == row["candidates"]
+
+
+# ---- holes and caches ------------------------------------------------------------------------------------------------
+
+
+def test_a_hole_in_the_data_is_refused_and_never_settles_a_position(at_home, tmp_path, monkeypatch) -> None:
+    root = command.store_root(default_config().data)
+    for year in (2018, 2020):
+        path = store.partition_path(tmp_path / "data/chains/orats", "SPY", year)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = store.read_partition(store.partitions(root, "SPY")[year])
+        store.write_partition(tmp_path / "data/chains/orats", "SPY", year, table, source="orats", max_dte=60,
+                              start=f"{year}-01-01", end=f"{year}-12-31")
+    monkeypatch.setenv("MAHLER_HOME", str(tmp_path))
+    arguments = ["backtest", "data=orats", "universe=spy", "classifier=rule"]
+    done = mahler(tmp_path, *arguments, "period.start=2018-01-01")
+    assert done.returncode == 2 and "252 sessions in a row are missing between 2018-12-31 and 2020-01-02" in done.stderr
+    assert tracking._search(None, "", most=None) == []              # refused before a run was begun
+    after = mahler(tmp_path, *arguments, "period.start=2020-01-02", "period.end=2020-06-30")
+    assert after.returncode == 0, after.stderr
+    assert "are not in the store" not in after.stdout
+    before = mahler(tmp_path, *arguments, "period.start=2017-01-03", "period.end=2018-12-31")
+    assert before.returncode == 0 and "251 sessions of 2017-01-03 to 2018-12-31 are not in the store" in before.stdout
+
+
+def test_an_expiry_on_a_missing_session_settles_on_the_one_before_and_is_counted(at_home) -> None:
+    config = default_config(*PERIOD, "universe=spy", "classifier=rule", "exit=hold", "entry.side=put")
+    chains, series = command.market(config)
+    whole = command.backtest(config, command.prepare(config, chains, series))
+    expiry = np.unique(whole.trades["expiration"][whole.trades["exit_reason"] == "expiry"])[3]
+    chains = dataclasses.replace(chains, sessions=chains.sessions[chains.sessions != expiry], _loaded={},
+                                 fingerprint="without an expiry")
+    holed = command.backtest(config, command.prepare(config, chains, series))
+    mine = holed.trades["expiration"] == expiry
+    assert mine.any() and holed.counts["settled_early"] == mine.sum() and whole.counts["settled_early"] == 0
+    assert (holed.trades["exit_date"][mine] == chains.sessions[chains.sessions < expiry][-1]).all()
+
+
+def test_what_edited_code_made_before_is_not_found_again(at_home, tmp_path, monkeypatch) -> None:
+    config = default_config(*PERIOD, "universe=spy")
+    chains, series = command.market(config)
+    panel = build(chains, series)
+    first = stages.opportunities(chains, panel, config.entry, config.fill, 0, tmp_path)
+    monkeypatch.setattr(cache, "code_version", lambda: "another edit")
+    second = stages.opportunities(chains, panel, config.entry, config.fill, 0, tmp_path)
+    assert first.fingerprint != second.fingerprint and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_code_version_is_of_sources_and_kernels_and_changes_with_an_edit(tmp_path, monkeypatch) -> None:
+    import shutil
+
+    package = tmp_path / "mahler"
+    shutil.copytree(Path(cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    versions = []
+    for edited in (None, "classifiers/rule.py", "core/admission.pyx"):
+        if edited:
+            with open(package / edited, "a", encoding="utf-8") as file:
+                file.write("# edited\n")
+        versions.append(cache.code_version.__wrapped__())
+    assert len(set(versions)) == 3
+
+
+def test_the_demo_does_not_depend_on_what_was_run_before_it(at_home) -> None:
+    config = default_config("period.start=2019-01-02", "period.end=2019-12-31", "universe=spy")
+    chains, _ = command.market(config)
+    assert chains.sessions[0] == np.datetime64("2007-01-03") and chains.sessions[-1] == np.datetime64("2019-12-31")
+
+
+@pytest.mark.parametrize("override, said", [
+    ("data.start=2020-01-01", "period.start"), ("data.tickers=[QQQ]", "universe.tickers"), ("study=", "study"),
+    ("universe.tickers=[DIA]", "universe.tickers"), ("entry.widths=[5,5]", "twice")])
+def test_an_option_that_a_backtest_has_not_is_refused_in_one_line(at_home, override, said) -> None:
+    done = mahler(at_home, "backtest", *PERIOD, "universe=spy", override)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0

@@ -23,7 +23,7 @@ def test_prices_at_any_travel_are_those_of_the_fill_itself(share: float) -> None
     for seed in range(30):
         market = random_market(seed)
         chains = MemoryChains(market.sessions, market.tables)
-        panel = SimpleNamespace(close=market.close, dividends=market.dividends, rate=market.rate,
+        panel = SimpleNamespace(close=market.close, dividends=market.dividends, rate=market.rate, splits={},
                                 iv_percentile=market.iv_percentile)
         fill = partial(travel, travel=share)
         from mahler.paths import trace

@@ -76,8 +76,8 @@ def test_a_run_has_its_params_metrics_tags_and_artifacts(home, ledger):
     for name, value in metrics.summary(ledger).items():
         assert row[name] == pytest.approx(value), name
     assert sorted(path.name for path in row["artifacts"].iterdir()) == [
-        "account.parquet", "config.yaml", "ledger.json", "page.html", "rejections.parquet", "trades.json",
-        "trades.parquet"]
+        "account.parquet", "config.yaml", "funnel.parquet", "ledger.json", "page.html", "rejections.parquet",
+        "trades.json", "trades.parquet"]
     assert row["artifacts"].is_relative_to(home / "mlruns" / "artifacts" / "whole")
     np.testing.assert_array_equal(ledgers.read(row["artifacts"]).account["equity"], ledger.account["equity"])
     assert len(json.loads((row["artifacts"] / "trades.json").read_text())) == 100
@@ -270,7 +270,7 @@ from tests.ledgers import random_ledger
 ledger = random_ledger(np.random.default_rng(1), n_days=30, n_trades=5)
 for i in range(4):
     tracking.log_run(study=f"study {i % 2}", name=sys.argv[1], signature=sys.argv[1] * 32 + str(i) * 32,
-                     params={"i": i}, tags={}, metrics={"i": i}, ledger=ledger, config_yaml="", page="")
+                     params={"i": i}, tags={"kind": "backtest"}, metrics={"i": i}, ledger=ledger, config_yaml="", page="")
 """
 
 

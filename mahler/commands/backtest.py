@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
 from mahler import config as configs
-from mahler import figures, home, ledger as ledgers, metrics, panel as panels, repricing, stages, tracking
+from mahler import data_page, figures, home, ledger as ledgers, metrics, stages, tracking, trials
+from mahler.backtesting import backtest, fill_axis, market, prepare, source_module, store_root
 from mahler.config import Backtest
-from mahler.data import daily, store
-from mahler.data.daily import Daily
+from mahler.data import calendar, quality
+from mahler.data.quality import Quality, Verdict
 from mahler.data.store import Chains
-from mahler.exits import first_exits, max_loss_per_contract
 from mahler.ledger import Ledger
-from mahler.regime import Multipliers
-from mahler.schema import Regime
-from mahler.simulate import simulate, walk
-from mahler.sizing import effective_multipliers, erased
+from mahler.schema import ConfigError, Regime
+from mahler.sizing import erased
 from mahler.stages import Prepared
 from mahler.terminal import progress, say
+from mahler.trials import Trial
 
-NOT_THE_RESULT = ("study", "name", "force", "export_trades")     # settings that change no number
+NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # settings that change no number
+INGEST_ONLY = {"data.tickers": "universe.tickers", "data.start": "period.start", "data.end": "period.end",
+               "data.path": "the store that `mahler ingest` filled"}
 UNNAMED = ("experiment=", "universe", *(f"{setting}=" for setting in NOT_THE_RESULT))    # not part of a run's name
 
 
 def run(config: Backtest) -> float:
     """One backtest: found, if it was run before, or simulated and logged. Returns its Sharpe ratio."""
     started = time.perf_counter()
+    refuse_ingest_options()
     chains, series = market(config)
     signature = tracking.signature(
         {k: v for k, v in configs.plain(config).items() if k not in NOT_THE_RESULT and k != "data"},
         f"{chains.fingerprint} {series.fingerprint if series else None}", tracking.code_version())
     name = config.name or run_name(config)
+    judged = judge(config, chains)
     found = None if config.force else tracking.find(signature, config.study)
     if found:
         say(f"{name}: found, run {found['run_id'][:8]} of {found['started'][:16]} (force=true runs it again)")
@@ -54,81 +55,38 @@ def run(config: Backtest) -> float:
         ledgers.check(ledger)
         summary = metrics.summary(ledger, risk_free=config.risk_free) | fill_axis(config, prepared)
         page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic)
-        tracking.tag(active, {f"source.{what}": where for what, where in prepared.panel.sources.items()})
-        tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page)
+        tracking.tag(active, {f"source.{what}": where for what, where in prepared.panel.sources.items()}
+                     | {"quality": quality.worst(judged, config.period.start.year, config.period.end.year)})
+        tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page,
+                     files={"quality.html": data_page.page(judged, f"{chains.source} chains", synthetic=synthetic),
+                            "quality.json": quality.to_json(judged)})
+    trials.record(store_root(config.data), [Trial(signature, config.study, "backtest", ",".join(chains.tickers), 1)])
     if config.export_trades:
         ledgers.write_export(ledger, config.export_trades)
     report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
+    warn_of_coverage(config, prepared)
     warn_of_rounding(config, summary)
     return summary.get("sharpe", np.nan)
 
 
-def prepare(config: Backtest, chains: Chains, series: Daily | None) -> Prepared:
-    """What comes before the portfolio, from the cache where it is there."""
-    return stages.prepare(chains, series, config.entry, config.fill, config.classifier,
-                          np.datetime64(config.period.start), home.cache_dir())
+def judge(config: Backtest, chains: Chains) -> Quality:
+    """How good the data of the run are; years of its period that are not to be used are said."""
+    with progress("quality of") as bar:
+        judged = stages.quality(chains, config.quality, home.cache_dir(), bar)
+    unfit = quality.judged(judged, Verdict.DO_NOT_USE, config.period.start.year, config.period.end.year)
+    if unfit:
+        said = [f"{year} ({why})" for year, why in unfit.items()]
+        say(f"DO NOT USE: {'; '.join(said[:3])}{f' and {len(said) - 3} more years' if len(said) > 3 else ''}; "
+            "see quality.html of the run")
+    return judged
 
 
-def backtest(config: Backtest, prepared: Prepared) -> Ledger:
-    """The portfolio: size, admit, and count what is worth knowing of it."""
-    candidates = stages.sized(prepared, config.regime, config.sizing)
-    exits = first_exits(candidates, prepared.found.paths, config.exit, config.costs, prepared.chains.sessions)
-    ledger = simulate(candidates, prepared.found.paths, exits, prepared.panel, config.exit, config.limits,
-                      config.breaker, config.costs, initial_equity=config.initial_equity, first_day=prepared.first_day,
-                      funnel=prepared.found.funnel)
-    one = stages.sized(prepared, Multipliers([1.0] * 4), config.sizing)
-    equity = ledger.account["equity"][candidates["day"] - prepared.first_day]
-    effective = effective_multipliers(candidates, one, candidates["regime"], equity,
-                                      max_loss_per_contract(candidates, config.costs))
-    unlabelled = (prepared.labels[prepared.first_day:] == Regime.NONE).any(axis=1).sum()
-    ledger.counts.update(
-        {"unlabelled_days": float(unlabelled)}
-        | {f"dropped_sessions.{ticker}": float(n) for ticker, n in prepared.chains.dropped.items()}
-        | {f"funnel.{stage}": float(count.sum()) for stage, count in prepared.found.funnel.items()}
-        | {f"effective_multiplier.{regime}": float(x) for regime, x in effective.items()})
-    return ledger
-
-
-def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
-    """The metrics of repricing.break_even for this config."""
-    known = stages.prices(prepared.found, prepared.chains, prepared.panel, home.cache_dir())
-    candidates = stages.sized(prepared, config.regime, config.sizing)
-
-    def pnl(travel: float) -> float:
-        repriced, paths = repricing.at(travel, candidates, prepared.found.paths, known)
-        exits = first_exits(repriced, paths, config.exit, config.costs, prepared.chains.sessions)
-        contracts, *_ = walk(repriced, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
-                             initial_equity=config.initial_equity, first_day=prepared.first_day)
-        return float(contracts @ exits["pnl"])
-
-    return repricing.break_even(pnl)
-
-
-def market(config: Backtest) -> tuple[Chains, Daily | None]:
-    """The chains of the universe up to the end of the period, and the daily series that belong to them.
-
-    A synthetic market that is not in the store is made; any other that is not there is a ConfigError.
-    """
-    source, tickers, period = source_module(config.data), config.universe.tickers, config.period
-    root = store_root(config.data)
-    if source.SYNTHETIC:
-        with progress("synthetic market") as bar:
-            made = config.data(home.store_dir(), bar, tickers=tickers, start=period.start, end=period.end)
-        if made.partitions:
-            say(f"No chains of {', '.join(tickers)} for this period: a SYNTHETIC market was made, {root}")
-    chains = store.scan(root, tickers, None, period.end, max_dte=max(config.entry.max_dte, panels.ATM_IV_DTE))
-    series = source.series(**config.data.keywords) if source.SYNTHETIC else daily.load(home.daily_dir())
-    return chains, series
-
-
-def source_module(data: partial):
-    """The module of a data source: it says where its store is and whether its market is synthetic."""
-    return import_module(data.func.__module__)
-
-
-def store_root(data: partial) -> Path:
-    """The store of one source, with the options it was configured with."""
-    return home.store_dir() / source_module(data).store_name(**data.keywords)
+def refuse_ingest_options() -> None:
+    """Raise ConfigError for options of the data that only an ingest has."""
+    for override in overrides():
+        key, _, value = override.lstrip("+").partition("=")
+        if key in INGEST_ONLY:
+            raise ConfigError(f"{key}={value}: is for mahler ingest; a backtest has {INGEST_ONLY[key]}")
 
 
 def overrides() -> list[str]:
@@ -159,6 +117,26 @@ def report(name: str, summary: dict[str, float], ledger: Ledger, artifacts: Path
         lost = ", ".join(f"{k.removeprefix('funnel.')} {v:.0f}" for k, v in ledger.counts.items() if k.startswith("funnel"))
         say(f"  no candidate at all: {lost}. True 5-15 delta, 5-wide spreads pay 2 to 8 % of their width: "
             "see entry.min_credit_to_width.")
+    elif not len(ledger.trades["pnl"]):
+        turned = {k.removeprefix("rejected."): v for k, v in ledger.counts.items() if k.startswith("rejected.")}
+        why = ", ".join(f"{reason} {n:.0f}" for reason, n in sorted(turned.items(), key=lambda item: -item[1]))
+        say(f"  {ledger.counts['candidates']:.0f} candidates and no trade: {why}")
+
+
+def warn_of_coverage(config: Backtest, prepared: Prepared) -> None:
+    """Say what of the period and of the daily series the run does not have."""
+    sessions, dropped = prepared.chains.sessions, prepared.chains.dropped
+    first, last = sessions[prepared.first_day], sessions[-1]
+    missing = len(calendar.sessions(config.period.start, config.period.end)) - (len(sessions) - prepared.first_day)
+    if missing:
+        say(f"  {missing} sessions of {config.period.start} to {config.period.end} are not in the store: "
+            f"the run is of {first} to {last}")
+    if any(dropped.values()):
+        say("  sessions dropped because another ticker lacks them: "
+            + ", ".join(f"{ticker} {n}" for ticker, n in dropped.items() if n))
+    for what, where in prepared.panel.sources.items():
+        if "lacks" in where:
+            say(f"  {what}: {where}")
 
 
 def warn_of_rounding(config: Backtest, summary: dict[str, float]) -> None:

@@ -36,6 +36,12 @@ def sessions(start: date | str | np.datetime64, end: date | str | np.datetime64)
     return days[first:last]
 
 
+def gaps(days: np.ndarray, least: int) -> list[tuple[np.datetime64, np.datetime64, int]]:
+    """Where `days`, ascending sessions (n,), lack `least` or more sessions in a row: the day before, the day after, how many."""
+    place = np.searchsorted(_all(), days)
+    return [(days[i], days[i + 1], int(place[i + 1] - place[i] - 1)) for i in np.flatnonzero(np.diff(place) > least)]
+
+
 def is_session(dates: np.ndarray) -> np.ndarray:
     """Whether each date, datetime64[D] (n,), is a session of XNYS; beyond the calendar, whether it is a weekday."""
     dates = np.asarray(dates, dtype="datetime64[D]")

@@ -8,7 +8,8 @@ Any number of CSV (also .csv.gz) and Parquet files in data/daily/, with a `date`
     DTB3                3-month bill, percent a year
 
 and Cboe's VIX_History.csv (DATE, OPEN, HIGH, LOW, CLOSE) as it is downloaded, likewise VIX9D_History.csv
-and so on. Other columns are ignored. Dates are ISO or M/D/YYYY; blank, `.` and `nan` are missing.
+and so on. Other columns are ignored. Dates are ISO or M/D/YYYY; blank, `.` and `nan` are missing. splits.csv
+(mahler.data.splits) lies there too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import math
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 
+from mahler.data import splits as splits_
+from mahler.data.splits import Splits
 from mahler.schema import Bound, ConfigError, Table
 
 INDICES = ("VIX", "VIX9D", "VIX3M", "VIX6M", "VXN")
@@ -48,6 +51,7 @@ class Daily:
     dates: np.ndarray       # datetime64[D] (n,), ascending
     columns: Table          # float64 (n,) each, by the names above; NaN is missing
     fingerprint: str        # SHA-256 of the content, whatever the files are called and however they are split
+    splits: Splits = field(default_factory=dict)    # of shares, by ticker
 
     def on(self, column: str, dates: np.ndarray) -> np.ndarray:
         """Values of `column` on `dates` (m,), float64; NaN where there is none."""
@@ -87,7 +91,7 @@ def from_table(table: Table) -> Daily:
 
 
 def load(directory: Path) -> Daily | None:
-    """The series of all CSV, CSV.gz and Parquet files in `directory`; None where there is no such file.
+    """The series of all CSV, CSV.gz and Parquet files in `directory`, and the splits; None where there is no such file.
 
     Raises
     ------
@@ -95,15 +99,16 @@ def load(directory: Path) -> Daily | None:
         Where a file cannot be read, has no date or no column that Mahler knows, where a value is not a number
         or out of its range, and where two rows give one series two values on a date: file, row and column.
     """
-    paths = sorted(path for path in Path(directory).glob("*")
-                   if not path.name.startswith(".") and path.name.endswith((".csv", ".csv.gz", ".parquet")))
-    if not paths:
+    paths = sorted(path for path in Path(directory).glob("*") if not path.name.startswith(".")
+                   and path.name != splits_.FILE and path.name.endswith((".csv", ".csv.gz", ".parquet")))
+    splits = splits_.load(directory)
+    if not paths and not splits:
         return None
     files = [read_file(path) for path in paths]
-    dates = np.unique(np.concatenate([file.dates for file in files]))
+    dates = np.unique(np.concatenate([np.empty(0, "datetime64[D]"), *(file.dates for file in files)]))
     names = sorted({name for file in files for name in file.columns})
     columns = {name: _merge(name, [file for file in files if name in file.columns], dates) for name in names}
-    return Daily(dates, columns, _fingerprint(dates, columns))
+    return Daily(dates, columns, _fingerprint(dates, columns, splits), splits)
 
 
 @dataclass(frozen=True)
@@ -232,9 +237,11 @@ def _merge(series: str, files: list[_File], dates: np.ndarray) -> np.ndarray:
     return out
 
 
-def _fingerprint(dates: np.ndarray, columns: Table) -> str:
+def _fingerprint(dates: np.ndarray, columns: Table, splits: Splits | None = None) -> str:
     sha = hashlib.sha256(dates.astype("datetime64[D]").tobytes())
     for name in sorted(columns):
         sha.update(f"{name};".encode())
         sha.update(columns[name].tobytes())     # one NaN: `_merge` puts every missing value there itself
+    for ticker, (days, divisors) in sorted((splits or {}).items()):
+        sha.update(f"split {ticker};".encode() + days.tobytes() + divisors.tobytes())
     return sha.hexdigest()

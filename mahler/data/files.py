@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from glob import glob
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from mahler.data import store
 from mahler.home import user_path
 from mahler.schema import CHAIN, Bound, ConfigError, Table
+from mahler.workers import pool as workers_pool
 
 Progress = Callable[[int, int, str], None]
 """Called with (files done, files in all, what was done last)."""
@@ -29,8 +30,12 @@ Progress = Callable[[int, int, str], None]
 MAX_DTE = Bound("calendar days to expiration", 1)
 WORKERS = Bound("a number of processes", 1, 256)
 
+LONGEST_SHOWN = 60      # characters of a bad cell
+
 DROPPED = "dropped_"
 """Prefix of the counts that explain the difference between the rows read and the rows kept."""
+EXPIRY_MOVED, DTE_MISMATCH = "expiry_moved", "dte_mismatch"
+"""Counts of rows whose expiration is on a day without a session; and whose days to it the vendor counts otherwise."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Ingested:
     partitions: list[store.PartitionInfo]       # written
     counts: dict[str, dict[str, int]]           # by ticker: rows read, kept, dropped and mended, by reason
     files_without: dict[str, int] = field(default_factory=dict)   # by ticker: files that have no row of it
+    notes: list[str] = field(default_factory=list)  # lines that the source has to say
+    planned: bool = False                           # a dry run: the notes say what would be done
 
 
 def find(path: Path | None, suffixes: Sequence[str], key: str = "data.path") -> list[Path]:
@@ -134,23 +141,26 @@ def ingest(root: Path, files: Sequence[DayFile], read: Callable[[DayFile], list[
     written: dict[Path, store.PartitionInfo] = {}
     counts: dict[str, Counter] = {ticker: Counter() for ticker in tickers}
     origin: dict[tuple[str, np.datetime64], Path] = {}
-    for year, of_year in groupby(inside, key=lambda f: f.day.astype("datetime64[Y]")):
-        batch = list(of_year)
-        readings = []
-        for found, file in zip(_read_all(read, batch, workers), batch, strict=True):
-            done += 1
-            for reading in found:
-                other = origin.setdefault((reading.ticker, reading.day), file.path)
-                if other != file.path:
-                    raise ConfigError(f"{other} and {file.path} both hold {reading.ticker} on {reading.day}: keep one")
-            readings += [reading for reading in found if _within(reading.day, first, last)]
-            progress(done, len(inside), f"{source} {file.day}")
-        for reading in readings:
-            counts[reading.ticker].update(reading.counts)
-        written |= {info.path: info for info in _write(home, source, readings, max_dte)}
+    with _reader(read, len(inside), workers) as read_all:
+        # A year at a time, whatever the number of files: no more than its readings are in memory.
+        for _, of_year in groupby(inside, key=lambda f: f.day.astype("datetime64[Y]")):
+            batch = list(of_year)
+            readings = []
+            for found, file in zip(read_all(batch), batch, strict=True):
+                done += 1
+                for reading in found:
+                    other = origin.setdefault((reading.ticker, reading.day), file.path)
+                    if other != file.path:
+                        raise ConfigError(f"{other} and {file.path} both hold {reading.ticker} on {reading.day}: "
+                                          f"keep one")
+                readings += [reading for reading in found if _within(reading.day, first, last)]
+                progress(done, len(inside), f"{source} {file.day}")
+            for reading in readings:
+                counts[reading.ticker].update(reading.counts)
+            written |= {info.path: info for info in _write(home, source, readings, max_dte)}
     if not written:
         raise ConfigError(f"none of {len(inside)} {source} files has a row of {', '.join(tickers)}")
-    seen = Counter(ticker for ticker, _ in origin)
+    seen = Counter(ticker for ticker, _ in {(ticker, path) for (ticker, _), path in origin.items()})   # files
     without = {t: sum(f.ticker in (None, t) for f in inside) - seen[t] for t in tickers}
     return Ingested(root=home, source=source, files=len(inside), files_outside=len(files) - len(inside),
                     partitions=list(written.values()), counts={t: dict(c) for t, c in counts.items()},
@@ -161,15 +171,16 @@ def _within(day: np.datetime64, first: np.datetime64 | None, last: np.datetime64
     return bool((first is None or day >= first) and (last is None or day <= last))
 
 
-def _read_all(read: Callable[[DayFile], list[Reading]], files: list[DayFile], workers: int) -> Iterator[list[Reading]]:
-    """What `read` makes of each file, in order; in processes of their own where that pays for starting them."""
-    if workers <= 1 or len(files) < 4:
-        yield from map(read, files)
+@contextmanager
+def _reader(read: Callable[[DayFile], list[Reading]], n_files: int, workers: int
+            ) -> Iterator[Callable[[list[DayFile]], Iterator[list[Reading]]]]:
+    """What `read` makes of each file of a list, in order; in processes of their own where that pays for starting them."""
+    if workers <= 1 or n_files < 4:
+        yield partial(map, read)
         return
-    # Spawned, not forked: a forked child inherits the locks of threads that it does not have.
-    with ProcessPoolExecutor(min(workers, len(files)), mp_context=get_context("spawn")) as pool:
+    with workers_pool(min(workers, n_files)) as pool:
         try:
-            yield from pool.map(read, files, chunksize=max(1, min(8, len(files) // (4 * workers))))
+            yield lambda batch: pool.map(read, batch, chunksize=max(1, min(8, len(batch) // (4 * workers))))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -241,6 +252,21 @@ def _equals_last(column: np.ndarray) -> np.ndarray:
     """Whether each value but the first equals the one before it, bool (n - 1,); missing equals missing."""
     equal = column[1:] == column[:-1]
     return equal | (np.isnan(column[1:]) & np.isnan(column[:-1])) if column.dtype.kind == "f" else equal.astype(bool)
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is empty or a number to Arrow, which takes neither 1_000 nor the digits of other scripts."""
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return text.isascii() and "_" not in text and text.strip() == text.strip(" \t")
+
+
+def shown(value: object) -> str:
+    """A cell for the line of an error: quoted, printable, and no longer than a line."""
+    text = str(value)
+    return ascii(text) if len(text) <= LONGEST_SHOWN else f"{ascii(text[:LONGEST_SHOWN])}..."
 
 
 def whole(values: np.ndarray) -> tuple[np.ndarray, int]:

@@ -2,13 +2,13 @@
 
 A row is a strike of an expiry with its call and its put, one set of greeks (the call's) and the price of the
 underlying about 14 minutes before the close. Files have 36, 37 or 39 columns by year: they are read by name.
-The `ext` columns hold garbage at times and are not read, nor are `yte` (recomputed) and `divRate` (always 0).
+The `ext` columns hold garbage at times and are not read, nor is `divRate` (always 0); `yte` is only compared.
 """
 
 from __future__ import annotations
 
-import csv
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from io import BytesIO
-from lzma import LZMAError
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -39,9 +38,11 @@ NAMES = {  # ours: theirs
 }
 OPTIONAL = {"call_iv": "cMidIv", "put_iv": "pMidIv", "index_spot": "spot_px"}
 TEXT = ("ticker", "expirDate", "trade_date")
+YTE = "yte"             # calendar days to expiration / 365, to five places; may be absent or garbage
 
-# A day of all tickers is 213 MiB in 2024; what says that it is larger than this is a bomb or another file.
+# A day of all tickers is 213 MiB in 2024, one of SPX 9 MiB; what is larger than this is a bomb or another file.
 MAX_BYTES = 1 << 30
+MAX_TICKER_BYTES = 16 << 20     # on average of the tickers wanted
 MAX_LINE = 1 << 16
 CHUNK = 8 << 20
 
@@ -52,8 +53,8 @@ MAX_GREEK = 1e6
 ROUNDING = 1e-2         # how far delta may lie outside [0, 1], gamma and vega below 0, and still be meant
 
 _STEM_DAY = re.compile(r"(?<!\d)(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})(?!\d)")
-_US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
-_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequence[str], start: date | None,
@@ -111,7 +112,7 @@ def read_file(file: DayFile, *, tickers: Sequence[str], max_dte: int | None,
         mine = own if own.any() else old
         if mine.any():
             shadowed = int(np.count_nonzero(old)) if own.any() else 0
-            table, counts = _chain({key: column[mine] for key, column in raw.items()}, max_dte)
+            table, counts = chain({key: column[mine] for key, column in raw.items()}, max_dte)
             readings.append(Reading(name, table, counts | ({"alias_rows_unused": shadowed} if shadowed else {})))
     return [reading for reading in readings if reading.counts["kept"]]
 
@@ -129,8 +130,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             return
         with zipfile.ZipFile(path) as archive, archive.open(_only_csv(path, archive)) as stream:
             yield stream
-    except (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, NotImplementedError) as error:
-        raise ConfigError(f"{path} cannot be read (truncated or damaged): {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, struct.error, ValueError) as error:
+        reason = str(error)[:200]               # it may repeat a name as long as the damage makes it
+        raise ConfigError(f"{path} cannot be read (truncated or damaged): {reason}") from error
 
 
 def _only_csv(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -140,6 +142,9 @@ def _only_csv(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise ConfigError(f"{path} must hold one CSV, it holds {len(members)}")
     if members[0].flag_bits & 1:
         raise ConfigError(f"{path} is encrypted: unzip it first")
+    if members[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Of the other methods zipfile decompresses as much as a chunk gives, which may be a thousand times its size.
+        raise ConfigError(f"{path} is compressed by method {members[0].compress_type}, valid is deflate: unzip it first")
     if members[0].file_size > MAX_BYTES:
         raise ConfigError(f"{path}: {members[0].filename} says it is {members[0].file_size:,} bytes, "
                           f"at most {MAX_BYTES:,} are read")
@@ -151,7 +156,7 @@ def _lines_of(path: Path, stream: BinaryIO, names: Sequence[str]) -> tuple[list[
     header_line, rest = stream.readline(MAX_LINE), b""
     header = _header(path, header_line)
     starts = [f"{name},".encode() for name in names] if header[0] == "ticker" else [b""]
-    kept, total = [], len(header_line)
+    kept, total, size, most = [], len(header_line), 0, MAX_TICKER_BYTES * len(names)
     while chunk := stream.read(CHUNK):
         total += len(chunk)
         if total > MAX_BYTES:
@@ -160,8 +165,10 @@ def _lines_of(path: Path, stream: BinaryIO, names: Sequence[str]) -> tuple[list[
         if not cut:
             rest += chunk
         else:
-            kept += _matching(rest + chunk[:cut], starts)
-            rest = chunk[cut:]
+            found = _matching(rest + chunk[:cut], starts)
+            kept, size, rest = kept + found, size + sum(map(len, found)), chunk[cut:]
+        if size > most:
+            raise ConfigError(f"{path} has more than {most:,} bytes of {', '.join(names)}, the most that is read")
         if len(rest) > MAX_LINE:
             raise ConfigError(f"{path} has a line of more than {MAX_LINE:,} bytes: not a CSV of ORATS")
     kept += _matching(rest + b"\n", starts) if rest else []
@@ -212,20 +219,26 @@ def _parse(path: Path, header: list[str], lines: bytes) -> dict[str, np.ndarray]
 
     wanted = {ours: theirs for ours, theirs in (NAMES | OPTIONAL).items() if theirs in header}
     types = {theirs: pa.float64() for theirs in wanted.values()}
-    types |= {name: pa.dictionary(pa.int32(), pa.string()) for name in TEXT}
+    said = [YTE] if YTE in header else []
+    types |= {name: pa.dictionary(pa.int32(), pa.string() if name in TEXT else pa.binary()) for name in (*TEXT, *said)}
     try:
         arrow = arrow_csv.read_csv(
             BytesIO(lines), arrow_csv.ReadOptions(column_names=header, use_threads=False, block_size=len(lines)),
+            # A stray quote would swallow the lines up to the next.
+            arrow_csv.ParseOptions(quote_char=False),
             convert_options=arrow_csv.ConvertOptions(
-                include_columns=[*TEXT, *wanted.values()], column_types=types, null_values=[""]))
+                include_columns=[*TEXT, *said, *wanted.values()], column_types=types, null_values=[""]))
     except pa.ArrowInvalid as error:
         raise _fault(path, header, lines, tuple(wanted.values()), str(error)) from error
     out = {ours: arrow[theirs].to_numpy(zero_copy_only=False) for ours, theirs in wanted.items()}
-    for name in TEXT:
+    for name in (*TEXT, *said):
         texts = arrow[name].combine_chunks()
         values = np.array(["" if text is None else text for text in texts.dictionary.to_pylist()] + [""], dtype=object)
         codes = texts.indices.fill_null(len(values) - 1).to_numpy()
-        if name != "ticker":
+        if name == YTE:
+            cells = [text.decode("ascii", errors="replace") for text in values[:-1]] + [""]
+            values = np.array([float(text) if text and files.is_number(text) else np.nan for text in cells])
+        elif name != "ticker":
             values = np.array([_date(text) for text in values], dtype="datetime64[D]")
             bad = np.flatnonzero(np.isnat(values[codes]))
             if len(bad):
@@ -248,30 +261,36 @@ def _date(text: str) -> np.datetime64:
 
 def _fault(path: Path, header: list[str], lines: bytes, numbers: Sequence[str], reason: str) -> ConfigError:
     """The error that names the first line that cannot be parsed."""
-    for at, cells in enumerate(csv.reader(lines.decode("utf-8", errors="replace").rstrip("\n").split("\n"))):
+    for at, line in enumerate(_rows(lines)):
+        cells = line.decode("utf-8", errors="replace").split(",")
         if len(cells) != len(header):
-            line = _line_number(path, lines, at)
-            return ConfigError(f"{path}: row {line} has {len(cells)} columns, the header {len(header)}")
-        for name in numbers:
+            return ConfigError(f"{path}: row {_line_number(path, line)} has {len(cells)} columns, "
+                               f"the header {len(header)}")
+        for name in (*TEXT, *numbers):
             text = cells[header.index(name)]
-            try:
-                float(text or "nan")
-            except ValueError:
+            if name in TEXT and "\ufffd" in text:
+                return _bad_cell(path, header, lines, at, name, "text in UTF-8")
+            if name in numbers and not files.is_number(text):
                 return _bad_cell(path, header, lines, at, name, "a number")
     return ConfigError(f"{path}: {reason.splitlines()[0]}")
 
 
+def _rows(lines: bytes) -> list[bytes]:
+    """The lines as Arrow counts them: ends are those of any system, and one that is empty is none."""
+    return [line for line in lines.splitlines() if line]
+
+
 def _bad_cell(path: Path, header: list[str], lines: bytes, at: int, column: str, valid: str) -> ConfigError:
-    line = lines.decode("utf-8", errors="replace").split("\n")[at]
-    text = next(csv.reader([line]))[header.index(column)]
-    return ConfigError(f"{path}: row {_line_number(path, lines, at)} column {column} must be {valid}, got {text!r}")
+    line = _rows(lines)[at]
+    text = line.decode("utf-8", errors="replace").split(",")[header.index(column)]
+    return ConfigError(f"{path}: row {_line_number(path, line)} column {column} must be {valid}, "
+                       f"got {files.shown(text)}")
 
 
-def _line_number(path: Path, lines: bytes, at: int) -> int:
-    """Where the line `at` of those that were kept stands in the file; the header is row 1. Reads the file again."""
-    line = lines.splitlines()[at]
+def _line_number(path: Path, line: bytes) -> int:
+    """Where the first line like this stands in the file; the header is row 1. Reads the file again."""
     with _opened(path) as stream:
-        return next(number for number, other in enumerate(stream, 1) if other.rstrip(b"\r\n") == line)
+        return next(number for number, other in enumerate(stream, 1) if line in _rows(other))
 
 
 def _check_trade_date(file: DayFile, trade_date: np.ndarray, header: list[str], lines: bytes) -> None:
@@ -285,17 +304,24 @@ def _check_trade_date(file: DayFile, trade_date: np.ndarray, header: list[str], 
 # ---------------------------------------------------------------------------------------------- rows
 
 
-def _chain(raw: dict[str, np.ndarray], max_dte: int | None) -> tuple[Table, dict[str, int]]:
-    """schema.CHAIN of one ticker and day, and what became of its rows: read, kept, dropped and mended."""
+def chain(raw: dict[str, np.ndarray], max_dte: int | None) -> tuple[Table, dict[str, int]]:
+    """schema.CHAIN of one ticker and day, and what became of its rows: read, kept, dropped and mended.
+
+    `raw` has float64 columns by the names of NAMES and, where known, OPTIONAL; `expirDate` and `trade_date` are dates.
+    """
     counts = {"read": len(raw["strike"])}
-    raw["expiry"], raw["date"] = last_session_on_or_before(raw.pop("expirDate")), raw.pop("trade_date")
+    printed, raw["date"] = raw.pop("expirDate"), raw.pop("trade_date")
+    raw["expiry"] = last_session_on_or_before(printed)
     raw["underlying"] = _underlying(raw)
-    raw, dropped = _usable(raw, max_dte)
+    wrong = np.abs(raw.pop(YTE, np.nan) * 365 - (printed - raw["date"]).astype(int)) > 0.5
+    raw, dropped = _usable(raw | {"moved": raw["expiry"] != printed}, max_dte)
+    noted = {files.DTE_MISMATCH: int(np.count_nonzero(wrong)),
+             files.EXPIRY_MOVED: int(np.count_nonzero(raw.pop("moved")))}
     table, mended = _mended(raw)
     table, repeated = files.unique(table, ("expiry", "strike"))
     counts["kept"] = len(table["strike"])
     counts |= {f"{DROPPED}{reason}": n for reason, n in (dropped | repeated).items() if n}
-    return table, counts | {reason: n for reason, n in mended.items() if n}
+    return table, counts | {reason: n for reason, n in (mended | noted).items() if n}
 
 
 def _underlying(raw: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,225 +1,339 @@
-"""What is wrong with the chains of a store, per ticker and year: reported, never assumed.
+"""Which years of a store are good, usable or not to be used, and which of their days are marked, and why.
 
-Each check is one function of a partition that returns columns of the report; a new check is one more function
-in CHECKS and, where it is to be seen or judged, one more entry in SHOWN or LIMITS.
+What a day shows is measured in mahler.data.checks; here it is held against thresholds, which are config
+(conf/quality/). A new threshold is a field of Thresholds and a line of DAY_MARKS or YEAR_MARKS.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from mahler.data import store
+from mahler import cache
+from mahler.data import checks, store
 from mahler.data.calendar import sessions
-from mahler.data.files import DROPPED, Ingested
+from mahler.data.files import DROPPED, DTE_MISMATCH, EXPIRY_MOVED, Ingested, Progress
 from mahler.data.store import PartitionInfo
-from mahler.implied import forwards, mid
-from mahler.schema import ConfigError, Flag, Table
+from mahler.schema import ConfigError, Flag, Table, number
 
-if TYPE_CHECKING:
-    import rich.table
+NEIGHBOURS = 21         # sessions around a day whose median says how many rows are usual
+LEAST_SHARED = 20       # contracts quoted on two sessions, of which a repeated chain is told from a quiet market
+HARMLESS = ("expired", "beyond_max_dte", "duplicate")   # rows left out at ingest that are no fault of the data
 
-NEAR_THE_MONEY = 0.05   # of the forward: where parity of American options is close to that of European ones
-ROUNDING = 1e-4         # of delta: the least step down in strike that is not a rounding of the vendor's
+
+class State(IntEnum):
+    """What a session is shown as: the worst that applies, in this order."""
+
+    COMPLETE = 0
+    FEW_ROWS = 1
+    GREEKS = 2      # delta rises with the strike, or IVs are missing between others
+    QUOTES = 3      # crossed, off parity, or off the underlying
+    REPEATED = 4    # the chain of the session before
+    MISSING = 5     # a session of the exchange that is not in the store
+
+
+class Verdict(IntEnum):
+    """What a year of a ticker is fit for."""
+
+    GOOD = 0
+    USABLE = 1
+    DO_NOT_USE = 2
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a day is marked, and what a year may have to be good (the first number) or usable (the second).
+
+    A day is marked, or a year is worse, where it has more. conf/quality/.
+    """
+
+    rows_short: float = number("a share of the median rows of the sessions around", 0, 1)
+    crossed: float = number("a share of a day's quotes", 0, 1)
+    parity_95: float = number("the 95 % residual of put-call parity near the money, in parts of the forward", 0)
+    underlying_off: float = number("the underlying against the nearest forward, in parts of it", 0)
+    delta_rising: float = number("a share of a day's steps from strike to strike", 0, 1)
+    iv_gaps: float = number("a share of a day's strikes between the first and the last IV of an expiry", 0, 1)
+    repeated: float = number("a share of the contracts quoted on both sessions", 0, 1)
+
+    missing_days: tuple[float, float] = number("a share of a year's sessions", 0, 1)
+    repeated_days: tuple[float, float] = number("a share of a year's days", 0, 1)
+    quote_days: tuple[float, float] = number("a share of a year's days", 0, 1)
+    greek_days: tuple[float, float] = number("a share of a year's days", 0, 1)
+    few_row_days: tuple[float, float] = number("a share of a year's days", 0, 1)
+    zero_bids: tuple[float, float] = number("a share of a year's quotes", 0, 1)
+    no_delta: tuple[float, float] = number("a share of a year's rows", 0, 1)
+    faulty_rows: tuple[float, float] = number("a share of a year's rows", 0, 1)
+    dte_mismatches: tuple[float, float] = number("a share of a year's rows", 0, 1)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ConfigError(f"quality.{field.name} is a list of 2, good up to the first and usable up to the "
+                                  f"second, which is not less, got {list(value)}")
+
+
+class Mark(NamedTuple):
+    """A column that is held against the threshold of its name, and how a value beyond it is written."""
+
+    column: str
+    state: State | None     # of the days that it marks; None marks years
+    words: str
+
+
+DAY_MARKS = (
+    Mark("rows_short", State.FEW_ROWS, "{:.0%} fewer rows than usual"),
+    Mark("delta_rising", State.GREEKS, "delta rises with the strike at {:.1%} of the steps"),
+    Mark("iv_gaps", State.GREEKS, "{:.0%} of the strikes between others have no IV"),
+    Mark("crossed", State.QUOTES, "{:.1%} of the quotes crossed"),
+    Mark("parity_95", State.QUOTES, "off put-call parity by {:.1%} of the forward"),
+    Mark("underlying_off", State.QUOTES, "underlying off its forward by {:.1%}"),
+    Mark("repeated", State.REPEATED, "{:.0%} of the quotes are those of the session before"),
+)
+YEAR_MARKS = (
+    Mark("missing_days", None, "{:.1%} of the sessions missing"),
+    Mark("repeated_days", None, "{:.1%} of the days repeat the day before"),
+    Mark("quote_days", None, "quotes in doubt on {:.1%} of the days"),
+    Mark("greek_days", None, "greeks in doubt on {:.1%} of the days"),
+    Mark("few_row_days", None, "few rows on {:.1%} of the days"),
+    Mark("zero_bids", None, "{:.0%} of the bids are zero"),
+    Mark("no_delta", None, "{:.0%} of the rows without delta"),
+    Mark("faulty_rows", None, "{:.1%} of the rows left out as faulty"),
+    Mark("dte_mismatches", None, "days to expiration wrong in {:.1%} of the rows"),
+)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The report: `table` has a row per ticker and year, NaN where a check had nothing to look at."""
+    """The report: `years` has a row per ticker and year, NaN where a check had nothing to look at."""
 
-    root: Path
     source: str
-    table: Table
+    fingerprint: str                        # of the partitions
+    thresholds: Thresholds
+    years: Table                            # with verdict (schema int8) and reasons (str)
+    days: dict[str, Table]                  # by ticker, for every session of the exchange from its first to its last
     dropped: dict[str, dict[str, int]]      # by ticker: rows left out at ingest, by reason
     flagged: dict[str, dict[str, int]]      # by ticker: rows by flag
 
 
-def report(chains_root: Path, tickers: Sequence[str]) -> Quality:
-    """Check every partition of `tickers` in the store of one source.
+def partitions(root: Path, tickers: Sequence[str]) -> dict[str, list[PartitionInfo]]:
+    """The partitions of `tickers` in the store of one source.
 
     Raises ConfigError where a ticker is not in the store or a partition is damaged.
     """
-    rows, dropped, flagged, sources = [], {}, {}, set()
+    parts = {}
     for ticker in sorted(set(tickers)):
-        infos = [store.partition_info(path) for path in store.partitions(chains_root, ticker).values()]
-        if not infos:
-            there = ", ".join(store.tickers_in(chains_root)) or "nothing"
-            raise ConfigError(f"{ticker} is not in the store {chains_root} (there: {there})")
-        missing = _missing_sessions(infos)
-        for info in infos:
-            chain = store.read_partition(info.path)
-            checked = {"ticker": ticker, "year": info.year, "sessions_missing": missing.pop(info.year)}
-            for check in CHECKS:
-                checked |= check(info, chain)
-            rows.append(checked)
-        rows += [{"ticker": ticker, "year": year, "sessions_missing": n} for year, n in missing.items() if n]
-        dropped[ticker] = _total(info.counts for info in infos)
-        flagged[ticker] = {flag.name.lower(): sum(info.quality[flag.name.lower()] for info in infos) for flag in Flag}
-        sources |= {info.source for info in infos}
-    return Quality(Path(chains_root), ", ".join(sorted(sources)), _table(rows), dropped, flagged)
+        parts[ticker] = [store.partition_info(path) for path in store.partitions(root, ticker).values()]
+        if not parts[ticker]:
+            there = ", ".join(store.tickers_in(root)) or "nothing"
+            raise ConfigError(f"{ticker} is not in the store {root} (there: {there})")
+    return parts
 
 
-def _table(rows: list[dict[str, float | str]]) -> Table:
-    """Columns from rows; a year without a partition has no rows, and NaN in every check."""
-    rows = sorted(rows, key=lambda row: (row["ticker"], row["year"]))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    counts = ("year", "sessions_missing", "rows", "sessions")
-    return {name: np.array([row[name] for row in rows], dtype=object) if name == "ticker" else
-            np.array([row.get(name, 0) for row in rows], dtype=np.int64) if name in counts else
-            np.array([row.get(name, np.nan) for row in rows], dtype=float) for name in names}
+def report(parts: Mapping[str, Sequence[PartitionInfo]], thresholds: Thresholds, folder: Path | None,
+           progress: Progress) -> Quality:
+    """Judge the partitions of one store, by ticker, years ascending: those of Chains, or of `partitions`.
 
-
-def _total(counts: Sequence[dict[str, dict[str, int]]]) -> dict[str, int]:
-    total: Counter = Counter()
-    for of_year in counts:
-        for of_day in of_year.values():
-            total.update({name.removeprefix(DROPPED): n for name, n in of_day.items() if name.startswith(DROPPED)})
-    return dict(total)
-
-
-def _missing_sessions(infos: list[PartitionInfo]) -> dict[int, int]:
-    """By year, sessions of XNYS between the first and the last day of the ticker that the store does not have."""
-    there = np.concatenate([info.sessions for info in infos])
-    expected = sessions(there.min(), there.max())
-    years = expected.astype("datetime64[Y]").astype(int) + 1970
-    absent = ~np.isin(expected, there)
-    return {int(year): int(np.count_nonzero(absent & (years == year))) for year in np.unique(years)}
-
-
-# ---------------------------------------------------------------------------------------------- checks
-
-
-def _rows(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Rows in the store, and the share of the rows read that were left out; NaN where the source did not say."""
-    read = sum(of_day["read"] for of_day in info.counts.values())
-    out = sum(n for of_day in info.counts.values() for name, n in of_day.items() if name.startswith(DROPPED))
-    return {"rows": info.rows, "sessions": len(info.sessions), "dropped_share": out / read if read else np.nan}
-
-
-def _expirations(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Share of rows whose expiration was on a Saturday or holiday and was moved to the session before."""
-    return {"expiry_moved_share": info.quality["expiry_normalised"] / info.rows}
-
-
-def _quotes(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Shares of the quotes, two a row: crossed, without an ask, with a bid of zero."""
-    n, flag = 2 * info.rows, info.quality
-    zero = sum(np.count_nonzero(chain[f"{side}_bid"] == 0) for side in ("call", "put"))
-    return {"crossed_share": (flag["call_crossed"] + flag["put_crossed"]) / n,
-            "no_ask_share": (flag["call_no_ask"] + flag["put_no_ask"]) / n, "zero_bid_share": zero / n}
-
-
-def _greeks(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Shares of rows whose greeks are Mahler's rather than the vendor's, and that have none."""
-    return {"greeks_computed_share": info.quality["greeks_computed"] / info.rows,
-            "no_delta_share": float(np.mean(np.isnan(chain["delta"])))}
-
-
-def _parity(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Median and 95 % of |K + C - P - F| near the money, in parts of F; F is the median of K + C - P of the expiry.
-
-    Undiscounted: near the money the rate moves it by less than a basis point.
+    What was measured is found in, or put into, the cache `folder`; None measures it anew.
     """
-    call, put = (mid(chain[f"{side}_bid"], chain[f"{side}_ask"]) for side in ("call", "put"))
-    group, n_groups = _expiry_days(chain)
-    forward = forwards(group, n_groups, chain["strike"], call, put, np.ones(info.rows))[group]
-    near = np.abs(chain["strike"] / forward - 1) < NEAR_THE_MONEY
-    apart = np.abs(chain["strike"] + call - put - forward)[near] / forward[near]
-    apart = apart[np.isfinite(apart)]
-    return {"parity_median": float(np.median(apart)) if len(apart) else np.nan,
-            "parity_95": float(np.quantile(apart, 0.95)) if len(apart) else np.nan}
+    infos = [info for of_ticker in parts.values() for info in of_ticker]
+    days, years = {}, []
+    for ticker, measured in checks.measured(parts, folder, progress).items():
+        days[ticker] = _days(measured, thresholds)
+        years.append(_years(ticker, parts[ticker], measured, days[ticker], thresholds))
+    return Quality(
+        source=", ".join(sorted({info.source for info in infos})),
+        fingerprint=cache.fingerprint([(info.ticker, info.year, info.digest) for info in infos]),
+        thresholds=thresholds, days=days,
+        years={name: np.concatenate([table[name] for table in years]) for name in years[0]},
+        dropped={ticker: _dropped(of_ticker) for ticker, of_ticker in parts.items()},
+        flagged={ticker: {flag.name.lower(): sum(info.quality[flag.name.lower()] for info in of_ticker)
+                          for flag in Flag} for ticker, of_ticker in parts.items()})
 
 
-def _delta_order(info: PartitionInfo, chain: Table) -> dict[str, float]:
-    """Share of neighbouring strikes of an expiry on a day whose call delta does not rise with the strike."""
-    rows = np.flatnonzero(np.isfinite(chain["delta"]))
-    group = _expiry_days(chain)[0][rows]
-    order = np.lexsort((chain["strike"][rows], group))
-    group, delta = group[order], chain["delta"][rows][order].astype(float)
-    step = np.diff(delta)[np.diff(group) == 0]
-    return {"delta_ordered_share": float(np.mean(step <= ROUNDING)) if len(step) else np.nan}
+# ---------------------------------------------------------------------------------------------- days
 
 
-def _expiry_days(chain: Table) -> tuple[np.ndarray, int]:
-    """Number of each row's expiry on its day (n,), and how many there are."""
-    key = chain["date"].astype(np.int64) << 32 | chain["expiry"].astype(np.int64)
-    keys, group = np.unique(key, return_inverse=True)
-    return group, len(keys)
+def _days(measured: np.ndarray, thresholds: Thresholds) -> Table:
+    """Every session of the exchange from the first to the last day: date, state, and what DAY_MARKS look at, or NaN."""
+    date = sessions(measured["date"][0], measured["date"][-1])
+    at = np.searchsorted(date, measured["date"])
+    out = {"date": date, "state": np.full(len(date), State.MISSING, np.int8)}
+    for name, share in _shares(measured).items():
+        out[name] = np.full(len(date), np.nan)
+        out[name][at] = share
+    out["state"][at] = State.COMPLETE
+    for mark in DAY_MARKS:                                  # from the least to the worst
+        out["state"][out[mark.column] > getattr(thresholds, mark.column)] = mark.state
+    return out
 
 
-CHECKS = (_rows, _expirations, _quotes, _greeks, _parity, _delta_order)
+def _shares(measured: np.ndarray) -> Table:
+    """By day (n_days,), the columns of DAY_MARKS."""
+    rows = measured["rows"].astype(float)
+    enough = measured["shared"] >= LEAST_SHARED
+    return {"rows_short": 1 - rows / _usual(rows), "crossed": measured["crossed"] / (2 * rows),
+            "delta_rising": _ratio(measured["delta_rising"], measured["delta_steps"]),
+            "iv_gaps": _ratio(measured["iv_gaps"], measured["iv_strikes"]),
+            "parity_95": measured["parity_95"], "underlying_off": measured["underlying_off"],
+            "repeated": _ratio(measured["repeated"], np.where(enough, measured["shared"], 0))}
 
-# What is more than this is worth a look: (column, worst that is usual, what it is).
-LIMITS = (
-    ("sessions_missing", 0, "sessions missing"),
-    ("crossed_share", 0.01, "quotes crossed"),
-    ("parity_95", 0.01, "parity residual (95 %)"),
-    ("delta_disordered_share", 0.01, "delta rising with strike"),
-    ("no_delta_share", 0.25, "rows without delta"),
-)
+
+def _usual(rows: np.ndarray) -> np.ndarray:
+    """The median of the NEIGHBOURS sessions around each day, (n_days,); at the ends, of the first and the last."""
+    width = min(NEIGHBOURS, len(rows))
+    medians = np.median(sliding_window_view(rows, width), axis=1)
+    return medians[np.clip(np.arange(len(rows)) - width // 2, 0, len(medians) - 1)]
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole; NaN where the whole is nothing."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def why(days: Table, at: int, thresholds: Thresholds) -> str:
+    """Why the day `at` is marked, the worst first; empty where it is not."""
+    if days["state"][at] == State.MISSING:
+        return "not in the store"
+    return _words(DAY_MARKS[::-1], {mark.column: days[mark.column][at] for mark in DAY_MARKS},
+                  {mark.column: getattr(thresholds, mark.column) for mark in DAY_MARKS})
+
+
+def _words(marks: Sequence[Mark], values: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    return "; ".join(mark.words.format(values[mark.column]) for mark in marks
+                     if values[mark.column] > limits[mark.column])
+
+
+# ---------------------------------------------------------------------------------------------- years
+
+
+def _years(ticker: str, infos: Sequence[PartitionInfo], measured: np.ndarray, days: Table,
+           thresholds: Thresholds) -> Table:
+    """A row for every year from the first to the last; one without a partition has no row, and NaN in most columns."""
+    year, of_session = _year(measured["date"]), _year(days["date"])
+    numbers = np.arange(year[0], year[-1] + 1)
+    total = {name: np.bincount(year - year[0], measured[name], len(numbers)) for name in checks.COUNTS}
+    in_state = {state: np.bincount(of_session[days["state"] == state] - year[0], minlength=len(numbers))
+                for state in State}
+    expected = sum(in_state.values())
+    present = expected - in_state[State.MISSING]
+    rows = total["rows"]
+    out = {
+        "ticker": np.full(len(numbers), ticker, dtype=object), "year": numbers, "rows": rows.astype(np.int64),
+        "sessions": present, "missing": in_state[State.MISSING],
+        "missing_days": _ratio(in_state[State.MISSING], expected),
+        "repeated_days": _ratio(in_state[State.REPEATED], present),
+        "quote_days": _ratio(in_state[State.QUOTES], present), "greek_days": _ratio(in_state[State.GREEKS], present),
+        "few_row_days": _ratio(in_state[State.FEW_ROWS], present),
+        **{name: _ratio(total[name], 2 * rows) for name in ("crossed", "no_ask", "zero_bids")},
+        **{name: _ratio(total[name], rows) for name in ("no_delta", "greeks_computed")},
+        **{name: np.array([_median(measured[name][year == y]) for y in numbers])
+           for name in ("parity", "parity_95", "underlying_off")},
+        "delta_rising": _ratio(total["delta_rising"], total["delta_steps"]),
+        "iv_gaps": _ratio(total["iv_gaps"], total["iv_strikes"]), **_noted(infos, numbers),
+    }
+    limits = [{mark.column: getattr(thresholds, mark.column)[k] for mark in YEAR_MARKS} for k in (0, 1)]
+    over = [sum((out[name] > limit).astype(int) for name, limit in limits[k].items()) for k in (0, 1)]
+    verdict = np.where(over[1] > 0, Verdict.DO_NOT_USE, np.where(over[0] > 0, Verdict.USABLE, Verdict.GOOD))
+    reasons = [_words(YEAR_MARKS, {name: out[name][i] for name in limits[0]}, limits[0]) for i in range(len(numbers))]
+    return out | {"verdict": verdict.astype(np.int8), "reasons": np.array(reasons, dtype=object)}
+
+
+def _year(dates: np.ndarray) -> np.ndarray:
+    return dates.astype("datetime64[Y]").astype(int) + 1970
+
+
+def _median(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else np.nan
+
+
+def _noted(infos: Sequence[PartitionInfo], years: np.ndarray) -> Table:
+    """By year (n_years,), what the source said when it was ingested, in shares of rows; NaN where it said nothing."""
+    out = {name: np.full(len(years), np.nan) for name in ("dropped", "faulty_rows", "dte_mismatches", "expiry_moved")}
+    for info in infos:
+        at, said = info.year - years[0], _total([info])
+        read = said["read"]
+        moved = info.quality["expiry_normalised"] + said[EXPIRY_MOVED]
+        out["expiry_moved"][at] = moved / (said["kept"] or info.rows)   # a source may count options, two a row
+        if read:
+            reasons = {name.removeprefix(DROPPED): n for name, n in said.items() if name.startswith(DROPPED)}
+            faulty = sum(n for reason, n in reasons.items() if reason not in HARMLESS)
+            wanted = read - reasons.get("beyond_max_dte", 0)
+            out["dropped"][at] = sum(reasons.values()) / read
+            out["faulty_rows"][at] = faulty / wanted if wanted else np.nan
+            out["dte_mismatches"][at] = said[DTE_MISMATCH] / read if DTE_MISMATCH in said else np.nan
+    return out
+
+
+def _total(infos: Sequence[PartitionInfo]) -> Counter:
+    total: Counter = Counter()
+    for info in infos:
+        for of_day in info.counts.values():
+            total.update(of_day)
+    return total
+
+
+def _dropped(infos: Sequence[PartitionInfo]) -> dict[str, int]:
+    return {name.removeprefix(DROPPED): n for name, n in _total(infos).items() if name.startswith(DROPPED)}
 
 
 # ---------------------------------------------------------------------------------------------- words
 
 
-def verdict(quality: Quality) -> str:
-    """One line: what there is, and the worst of each check that is out of the usual."""
-    table = quality.table | {"delta_disordered_share": 1 - quality.table["delta_ordered_share"]}
-    faults = []
-    for column, limit, what in LIMITS:
-        value = np.nan_to_num(table[column].astype(float), nan=-np.inf)
-        over = int(np.count_nonzero(value > limit))
-        if over:
-            worst = int(np.argmax(value))
-            amount = f"{value[worst]:.0f}" if column == "sessions_missing" else f"{value[worst]:.1%}"
-            more = f" and {over - 1} more" if over > 1 else ""
-            faults.append(f"{what} {amount} ({table['ticker'][worst]} {table['year'][worst]}{more})")
-    years = f"{table['year'].min()}" if table["year"].min() == table["year"].max() else \
-        f"{table['year'].min()}-{table['year'].max()}"
-    what = f"{quality.source}, {', '.join(dict.fromkeys(table['ticker']))}, {years}, {table['rows'].sum():,} rows"
-    return f"{what}: " + ("; ".join(faults) if faults else "nothing out of the usual")
+def headline(quality: Quality) -> str:
+    """One line: what there is, and how many years of it are good, usable, or not to be used and why."""
+    years = quality.years
+    first, last = years["year"].min(), years["year"].max()
+    tickers = ", ".join(dict.fromkeys(years["ticker"]))
+    counts = [f"{n} {verdict}" for verdict in Verdict if (n := int(np.count_nonzero(years["verdict"] == verdict)))]
+    words = [f"{name} ({why_not})" for name, why_not in judged(quality, Verdict.DO_NOT_USE, first, last).items()]
+    return (f"{quality.source}, {tickers}, {first if first == last else f'{first}-{last}'}, {years['rows'].sum():,} rows. "
+            f"Years of a ticker: {', '.join(counts)}" + (f": {'; '.join(words)}" if words else ""))
 
 
-# (column, heading, format): what `render` shows; 100 columns of text at most.
-SHOWN = (
-    ("ticker", "", "{}"), ("year", "year", "{}"), ("rows", "rows", "{:,}"), ("dropped_share", "dropped", "{:.1%}"),
-    ("sessions", "days", "{}"), ("sessions_missing", "missing", "{}"),
-    ("parity_median", "parity", "{:.2%}"), ("parity_95", "95 %", "{:.2%}"),
-    ("crossed_share", "crossed", "{:.2%}"), ("no_ask_share", "no ask", "{:.1%}"), ("zero_bid_share", "0 bid", "{:.1%}"),
-    ("delta_ordered_share", "delta", "{:.1%}"), ("expiry_moved_share", "moved", "{:.1%}"),
-)
+def judged(quality: Quality, verdict: Verdict, first: int, last: int) -> dict[str, str]:
+    """The years from `first` to `last` of that verdict, as "SPY 2008", and why they are no better."""
+    years = quality.years
+    which = (years["verdict"] == verdict) & (years["year"] >= first) & (years["year"] <= last)
+    return {f"{years['ticker'][i]} {years['year'][i]}": years["reasons"][i] for i in np.flatnonzero(which)}
 
 
-def render(quality: Quality) -> rich.table.Table:
-    """The report as a table for the terminal, at most 100 columns wide, with the verdict below it."""
-    from rich.table import Table as RichTable
-
-    out = RichTable(title=f"Quality of {quality.source} chains", caption=verdict(quality), box=None, padding=(0, 1),
-                    pad_edge=False)
-    for column, heading, _ in SHOWN:
-        out.add_column(heading, justify="left" if column == "ticker" else "right", no_wrap=True)
-    for row in range(len(quality.table["year"])):
-        cells = ((quality.table[column][row], form) for column, _, form in SHOWN)
-        out.add_row(*("-" if isinstance(value, float) and np.isnan(value) else form.format(value)
-                      for value, form in cells))
-    return out
+def worst(quality: Quality, first: int, last: int) -> str:
+    """The worst verdict of the years from `first` to `last`, and its years unless it is good: "usable: SPY 2008"."""
+    for verdict in (Verdict.DO_NOT_USE, Verdict.USABLE):
+        if names := judged(quality, verdict, first, last):
+            return f"{verdict}: {', '.join(names)}"
+    return str(Verdict.GOOD)
 
 
-def show(done: Ingested) -> None:
-    """Print what an ingest read and left out, and the quality of all that is now in the store of its tickers."""
-    from rich.console import Console
+def to_json(quality: Quality) -> str:
+    """The report for a program: thresholds, a record per ticker and year, and the days that are marked."""
+    years = [{name: _plain(column[i]) for name, column in quality.years.items()}
+             | {"verdict": str(Verdict(quality.years["verdict"][i]))} for i in range(len(quality.years["year"]))]
+    marked = [{"ticker": ticker, "date": str(days["date"][i]), "state": State(days["state"][i]).name.lower(),
+               "why": why(days, i, quality.thresholds)}
+              for ticker, days in quality.days.items() for i in np.flatnonzero(days["state"] != State.COMPLETE)]
+    return json.dumps({"source": quality.source, "fingerprint": quality.fingerprint,
+                       "thresholds": asdict(quality.thresholds), "years": years, "marked_days": marked,
+                       "dropped": quality.dropped, "flagged": quality.flagged}, indent=1)
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
-    for line in summary(done):
-        console.print(line, soft_wrap=True)
-    console.print(render(report(done.root, [ticker for ticker in done.counts if store.partitions(done.root, ticker)])))
+
+def _plain(value: object) -> object:
+    """As JSON has it: a missing number is null."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value != value else value
 
 
 def summary(done: Ingested) -> list[str]:

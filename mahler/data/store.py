@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mahler.data.calendar import last_session_on_or_before
@@ -31,6 +32,7 @@ from mahler.data.chain import QUOTES, Chain, day_index, runs, spot_of_days
 from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns
 
 ROW_GROUP = 1 << 16
+BATCH = 1 << 18         # rows of a foreign file that are decoded at a time
 THREADS = 2
 SIDES = (("call", Flag.CALL_CROSSED, Flag.CALL_NO_ASK), ("put", Flag.PUT_CROSSED, Flag.PUT_NO_ASK))
 
@@ -455,6 +457,49 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     with _named(path):
         arrow = parquet.read(columns=None if columns is None else list(columns))
     return {name: _to_numpy(arrow[name]) for name in arrow.column_names}
+
+
+def read_foreign(path: Path, *, numbers: Sequence[str] = (), dates: Sequence[str] = (),
+                 texts: Sequence[str] = ()) -> Iterator[Table]:
+    """The named columns of somebody else's Parquet file, at most BATCH rows at a time, whatever their types in it.
+
+    Numbers become float64 with NaN, dates (dates, timestamps, or text that begins with YYYY-MM-DD) datetime64[D] with
+    NaT, texts objects with None. Neither row groups nor columns that are not named cost memory.
+
+    Raises ConfigError, naming file and column, where one is missing or is not what it is read as.
+    """
+    path, wanted = Path(path), [*numbers, *dates, *texts]
+    parquet = _open(path)
+    missing = [name for name in wanted if name not in parquet.schema_arrow.names]
+    if missing:
+        there = ", ".join(parquet.schema_arrow.names)
+        raise ConfigError(f"{path} lacks the columns {', '.join(missing)} (there: {there})")
+    with _named(path):
+        for batch in parquet.iter_batches(BATCH, columns=wanted, use_threads=False):
+            yield {name: _foreign(path, name, batch.column(name), kind) for kind, names in
+                   (("a number", numbers), ("a date", dates), ("text", texts)) for name in names}
+
+
+def _foreign(path: Path, name: str, column: pa.Array, kind: str) -> np.ndarray:
+    """A column of a foreign file as numbers, dates or texts."""
+    stored = column.type
+    if pa.types.is_dictionary(stored):
+        column = column.dictionary_decode()
+    try:
+        if kind == "a number":
+            return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if kind == "text":
+            coded = column.cast(pa.string()).dictionary_encode()
+            words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+            return words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = pc.utf8_slice_codeunits(column, 0, 10)
+        elif not pa.types.is_temporal(column.type):
+            raise ConfigError(f"{path}: column {name} must be a date, it is {stored}")
+        return column.cast(pa.date32(), safe=False).to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: column {name} must be {kind}, it is {stored}: {reason}") from error
 
 
 def _to_arrow(table: Table) -> pa.Table:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +22,7 @@ from mahler.home import user_path
 from mahler.market import chain, listings, path, simulation
 from mahler.market.turning_points import DATES, TICKERS
 from mahler.schema import Bound, ConfigError, Table
+from mahler.workers import pool as workers_pool
 
 SYNTHETIC = True
 """What is found on this source is labelled as found on a made-up market."""
@@ -264,8 +263,7 @@ def _map(make: Callable[[tuple], store.PartitionInfo], jobs: Sequence[tuple], wo
     if min(workers, len(jobs)) <= 1:
         yield from map(make, jobs)
         return
-    # Spawned, not forked: a forked child inherits the locks of threads that it does not have.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+    with workers_pool(min(workers, len(jobs))) as pool:
         try:
             yield from pool.map(make, jobs)
         except BaseException:

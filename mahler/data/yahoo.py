@@ -40,7 +40,7 @@ SYNTHETIC = False
 NUMBERS = ("strike", "bid", "ask", "volume", "openInterest", "spot")
 TEXT = ("contractSymbol", "expiry", "type", "lastTradeDate", "session")
 SIDES = {"C": "call", "P": "put"}
-MAX_BYTES = 64 << 20
+MAX_BYTES = 16 << 20    # a file of SPY up to 90 days has 1 MiB
 MAX_STRIKE = 1e6        # dollars per share
 MAX_QUOTE = 10.0        # times the larger of spot and strike: no option is worth a tenth of that
 MAX_LAG = 5             # calendar days by which quotes may be newer than their session: over a long weekend
@@ -133,6 +133,7 @@ def _parse(path: Path, data: bytes) -> dict[str, np.ndarray]:
     types = {name: pa.string() for name in (*TEXT, *NUMBERS)}
     try:
         arrow = arrow_csv.read_csv(BytesIO(data), arrow_csv.ReadOptions(use_threads=False),
+                                   arrow_csv.ParseOptions(quote_char=False),    # a stray one would swallow lines
                                    convert_options=arrow_csv.ConvertOptions(column_types=types))
     except pa.ArrowInvalid as error:
         raise ConfigError(f"{path} is not a CSV of chains: {str(error).splitlines()[0]}") from error
@@ -150,10 +151,9 @@ def _parse(path: Path, data: bytes) -> dict[str, np.ndarray]:
 def _numbers(path: Path, name: str, texts: Sequence[str | None]) -> np.ndarray:
     values = np.empty(len(texts))
     for row, text in enumerate(texts):
-        try:
-            values[row] = float(text or "nan")
-        except ValueError:
-            raise ConfigError(f"{path}: row {row + 2} column {name} must be a number, got {text!r}") from None
+        if not files.is_number(text or ""):
+            raise ConfigError(f"{path}: row {row + 2} column {name} must be a number, got {files.shown(text)}")
+        values[row] = float(text or "nan")
     return values
 
 
@@ -168,7 +168,8 @@ def _dates(path: Path, name: str, texts: np.ndarray) -> np.ndarray:
             out[i] = np.datetime64(text, "D")
         except ValueError:
             row = int(np.flatnonzero(inverse == i)[0]) + 2
-            raise ConfigError(f"{path}: row {row} column {name} must be a date, YYYY-MM-DD, got {text!r}") from None
+            raise ConfigError(f"{path}: row {row} column {name} must be a date, YYYY-MM-DD, "
+                              f"got {files.shown(text)}") from None
     return out[inverse]
 
 
@@ -183,7 +184,7 @@ def _check_names(file: DayFile, raw: dict[str, np.ndarray]) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ConfigError(f"{file.path}: row {row + 2} column {column} must be {valid[row % len(valid)]}, "
-                              f"got {raw[column][row]}")
+                              f"got {files.shown(raw[column][row])}")
 
 
 def _quote_day(file: DayFile, last_trade: np.ndarray) -> np.datetime64:
@@ -203,7 +204,7 @@ def _time(path: Path, row: int, text: str) -> datetime:
         time = None
     if time is None or time.tzinfo is None:
         raise ConfigError(f"{path}: row {row} column lastTradeDate must be an ISO time with its offset from UTC, "
-                          f"got {text!r}")
+                          f"got {files.shown(text)}")
     return time
 
 

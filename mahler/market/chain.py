@@ -66,7 +66,7 @@ def _quotes(path: Path, seed: int, ticker: str, groups: Groups) -> Table:
         width = scale[of] * value ** 0.27 * np.exp(quotes.WIDTH_NOISE * noise[:, k])
         bid, ask = quotes.quote(value, width * (quotes.CALL_WIDTH if side == "call" else 1.0), fine, coarse)
         table[f"{side}_bid"], table[f"{side}_ask"] = bid, ask
-        table[f"{side}_iv"] = _mid_iv(bid, ask, option, side == "call", iv, np.where(value < 3.0, fine, coarse))
+        table[f"{side}_iv"] = _mid_iv(bid, ask, option, side == "call", np.where(value < 3.0, fine, coarse))
     table |= activity(ticker, groups, of, dates, dte, table["delta"], noise[:, 2:])
     return {name: _rounded(table[name], name) for name in CHAIN.names}
 
@@ -92,8 +92,7 @@ def _volatility(path: Path, ticker: str, groups: Groups, dte: np.ndarray, log_mo
     return np.sqrt(path.premium * iv ** 2 + (1.0 - path.premium) * fair[of])
 
 
-def _mid_iv(bid: np.ndarray, ask: np.ndarray, option: tuple, is_call: bool, guess: np.ndarray,
-            tick: np.ndarray) -> np.ndarray:
+def _mid_iv(bid: np.ndarray, ask: np.ndarray, option: tuple, is_call: bool, tick: np.ndarray) -> np.ndarray:
     """Volatility at the mid (n,); NaN where nobody bids, or where half a tick is all that is paid beyond intrinsic."""
     spot, strike, years, rate, dividend_yield = option
     mid = 0.5 * (bid + ask)
@@ -103,7 +102,7 @@ def _mid_iv(bid: np.ndarray, ask: np.ndarray, option: tuple, is_call: bool, gues
     iv = np.full(len(mid), np.nan)
     dividend_yields = np.broadcast_to(dividend_yield, mid.shape)
     iv[told] = bsm.implied_volatility(mid[told], spot[told], strike[told], years[told], rate[told],
-                                      dividend_yields[told], is_call, guess[told])
+                                      dividend_yields[told], is_call)
     return iv
 
 

@@ -1,0 +1,123 @@
+"""A backtest from its config: the data it names, what comes before the portfolio, the portfolio."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from mahler import home, repricing, stages
+from mahler import panel as panels
+from mahler.config import Backtest
+from mahler.data import calendar, daily, store
+from mahler.data.daily import Daily
+from mahler.data.store import Chains
+from mahler.exits import first_exits, max_loss_per_contract
+from mahler.ledger import Ledger
+from mahler.market.turning_points import TICKERS
+from mahler.regime import Multipliers
+from mahler.schema import ConfigError, Regime
+from mahler.simulate import simulate, walk
+from mahler.sizing import effective_multipliers
+from mahler.stages import Prepared
+from mahler.terminal import progress, say
+
+MOST_MISSING = 2         # sessions in a row that a run may lack: an expiry on one settles on the session before
+
+
+def market(config: Backtest) -> tuple[Chains, Daily | None]:
+    """The chains of the universe up to the end of the period, and the daily series that belong to them.
+
+    A synthetic market that is not in the store is made; any other that is not there is a ConfigError.
+    """
+    source, tickers, period = source_module(config.data), config.universe.tickers, config.period
+    root, longest = store_root(config.data), max(config.entry.max_dte, panels.ATM_IV_DTE)
+    if source.SYNTHETIC:
+        made = make_synthetic(config)
+        if made:
+            say(f"No chains of {', '.join(tickers)} up to {period.end}: a SYNTHETIC market was made, {root}")
+    chains = store.scan(root, tickers, None, period.end, max_dte=longest)
+    if chains.sessions[-1] < np.datetime64(period.start):
+        raise ConfigError(f"period.start={period.start}: the store {root} ends on {chains.sessions[-1]}")
+    for before, after, n in reversed(calendar.gaps(chains.sessions, MOST_MISSING + 1)):
+        if after > np.datetime64(period.start):
+            raise ConfigError(f"{', '.join(tickers)}: {n} sessions in a row are missing between {before} and {after}, "
+                              f"and positions cannot be held across them: ingest them, or set period.start={after} or "
+                              f"period.end={before}")
+        chains = store.scan(root, tickers, after, period.end, max_dte=longest)      # history begins after the hole
+        break
+    series = source.series(**config.data.keywords) if source.SYNTHETIC else daily.load(home.daily_dir())
+    return chains, series
+
+
+def make_synthetic(config: Backtest) -> bool:
+    """Make what the store lacks of the synthetic market; whether that was anything.
+
+    Always from its beginning and in whole years, so that a run does not depend on what was run before it.
+    """
+    tickers, end = config.universe.tickers, config.period.end
+    for ticker in tickers:
+        if ticker not in TICKERS:
+            raise ConfigError(f"universe.tickers: the synthetic market has {', '.join(TICKERS)}, got {ticker!r}")
+    last = source_module(config.data).series(**config.data.keywords).dates[-1]
+    if np.datetime64(config.period.start) > last:
+        raise ConfigError(f"period.start={config.period.start}: the market ends on {last}")
+    with progress("synthetic market") as bar:
+        until = None if end.year >= last.item().year else date(end.year, 12, 31)
+        return bool(config.data(home.store_dir(), bar, tickers=tickers, start=None, end=until).partitions)
+
+
+def source_module(data: partial):
+    """The module of a data source: it says where its store is and whether its market is synthetic."""
+    return import_module(data.func.__module__)
+
+
+def store_root(data: partial) -> Path:
+    """The store of one source, with the options it was configured with."""
+    return home.store_dir() / source_module(data).store_name(**data.keywords)
+
+
+def prepare(config: Backtest, chains: Chains, series: Daily | None) -> Prepared:
+    """What comes before the portfolio, from the cache where it is there."""
+    prepared = stages.prepare(chains, series, config.entry, config.fill, config.classifier,
+                              np.datetime64(config.period.start), home.cache_dir())
+    panels.check_splits(prepared.panel)
+    return prepared
+
+
+def backtest(config: Backtest, prepared: Prepared) -> Ledger:
+    """The portfolio: size, admit, and count what is worth knowing of it."""
+    candidates = stages.sized(prepared, config.regime, config.sizing)
+    exits = first_exits(candidates, prepared.found.paths, config.exit, config.costs, prepared.chains.sessions)
+    ledger = simulate(candidates, prepared.found.paths, exits, prepared.panel, config.exit, config.limits,
+                      config.breaker, config.costs, initial_equity=config.initial_equity, first_day=prepared.first_day,
+                      funnel=prepared.found.funnel)
+    one = stages.sized(prepared, Multipliers([1.0] * 4), config.sizing)
+    equity = ledger.account["equity"][candidates["day"] - prepared.first_day]
+    effective = effective_multipliers(candidates, one, candidates["regime"], equity,
+                                      max_loss_per_contract(candidates, config.costs))
+    unlabelled = (prepared.labels[prepared.first_day:] == Regime.NONE).any(axis=1).sum()
+    ledger.counts.update(
+        {"unlabelled_days": float(unlabelled)}
+        | {f"dropped_sessions.{ticker}": float(n) for ticker, n in prepared.chains.dropped.items()}
+        | {f"funnel.{stage}": float(count.sum()) for stage, count in prepared.found.funnel.items()}
+        | {f"effective_multiplier.{regime}": float(x) for regime, x in effective.items()})
+    return ledger
+
+
+def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
+    """The metrics of repricing.break_even for this config."""
+    known = stages.prices(prepared.found, prepared.chains, prepared.panel, home.cache_dir())
+    candidates = stages.sized(prepared, config.regime, config.sizing)
+
+    def pnl(travel: float) -> float:
+        repriced, paths = repricing.at(travel, candidates, prepared.found.paths, known)
+        exits = first_exits(repriced, paths, config.exit, config.costs, prepared.chains.sessions)
+        contracts, *_ = walk(repriced, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
+                             initial_equity=config.initial_equity, first_day=prepared.first_day)
+        return float(contracts @ exits["pnl"])
+
+    return repricing.break_even(pnl)

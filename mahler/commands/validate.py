@@ -1,0 +1,209 @@
+"""Judge a study, or a grid: walk-forward, overfitting, and a verdict by the rule written down before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from mahler import cache, config as configs, tracking, trials
+from mahler.backtesting import market, source_module, store_root
+from mahler.config import Backtest, Validate, load
+from mahler.grid import Axis, Cells, Grid, check_same_market, read
+from mahler.schema import ConfigError
+from mahler.terminal import progress, say, table
+from mahler.trials import Trial
+from mahler.validation.study import Judgement, judge
+
+
+@dataclass(frozen=True)
+class Family:
+    """Configs that are compared with one control on one market."""
+
+    grid: Grid
+    control: int
+    universe: str
+    judged: tuple[str, ...]      # ids of the runs; none for a grid
+
+
+def run(config: Validate) -> None:
+    """Judge each family of the study and log what came of it."""
+    families = [_of_grid(config)] if config.grid else list(_of_runs(config))
+    for family in families:
+        _judge(config, family)
+
+
+def _judge(config: Validate, family: Family) -> None:
+    base = family.grid.base
+    chains, series = market(base)
+    root, names = store_root(base.data), [family.grid.name(k) for k in range(len(family.grid))]
+    digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method))
+    if not family.judged:
+        trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names))])
+    tried = trials.read(root)
+    say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
+        + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
+    here = Cells(family.grid)
+    first_day = int(np.searchsorted(chains.sessions, np.datetime64(base.period.start)))
+
+    def at(scale: float, natural: bool) -> Cells:
+        here.scale, here.natural = scale, natural
+        return here
+
+    with progress("validate") as bar:
+        found = judge(partial(Cells, family.grid), at, names, family.control, chains.sessions, first_day, config.method,
+                      n_trials=trials.total(tried), shape=family.grid.shape,
+                      ordered=[axis.ordered for axis in family.grid.axes] or [False], risk_free=config.risk_free,
+                      progress=bar)
+    synthetic = source_module(base.data).SYNTHETIC
+    tags = tracking.describe(kind="validation", data_source=chains.source, data_digest=chains.fingerprint,
+                             synthetic=synthetic, universe=chains.tickers, overrides=HydraConfig.get().overrides.task)
+    tags |= {"judged": ",".join(family.judged), "verdict": found.verdict.verdict, "control": names[family.control]}
+    name = f"validation {family.universe}: {found.verdict.verdict}"
+    with tracking.run(study=config.study, name=name, signature=digest, params=configs.plain(config.method),
+                      tags=tags) as active:
+        tracking.log_tables(active, metrics=_metrics(found), tables=_tables(found),
+                            files={"judgement.json": json.dumps(_summary(found, tried, family), indent=1)})
+    _print(config.study, family, found, synthetic)
+    say(f"  {active.artifacts}")
+
+
+# ---- what is judged --------------------------------------------------------------------------------------------------
+
+
+def _of_runs(config: Validate) -> Iterator[Family]:
+    """A family per universe of the study's runs; the newest of each config."""
+    rows = tracking.runs(config.study)
+    failed = tracking.count_failed(config.study)
+    if failed:
+        say(f"{failed} failed runs of {config.study} are left out")
+    if not rows:
+        raise ConfigError(f"study={config.study}: no finished run; mahler backtest experiment={config.study}")
+    newest: dict[tuple, dict] = {}                # of one name, which is what was typed, the last
+    for row in sorted(rows, key=lambda row: row["started"]):
+        newest[row["name"], row["tags.universe"]] = row
+    by_universe: dict[str, list[dict]] = {}
+    for row in newest.values():
+        by_universe.setdefault(row["tags.universe"], []).append(row)
+    for universe, members in sorted(by_universe.items()):
+        if len(members) < 2:
+            raise ConfigError(f"study={config.study}: one run of {universe} is nothing to choose from; "
+                              "a study has two configs or more")
+        for what, key in (("data", "tags.data_digest"), ("lengths", "sessions")):
+            if len({row[key] for row in members}) > 1:
+                raise ConfigError(f"study={config.study}: its runs of {universe} are on different {what} "
+                                  f"({', '.join(sorted({str(row[key]) for row in members}))}); run the study again")
+        yield _family(config, universe, members)
+
+
+def _family(config: Validate, universe: str, members: list[dict]) -> Family:
+    cells = tuple(load(OmegaConf.load(row["artifacts"] / "config.yaml"), Backtest) for row in members)
+    flat = [configs.flatten(cell) for cell in cells]
+    varying = [key for key in flat[0] if len({json.dumps(f.get(key)) for f in flat}) > 1 and key != "name"]
+    standard = configs.flatten(_composed("backtest", [f"{k}={v}" for k, v in config.control.items()], Backtest))
+    control = [k for k, f in enumerate(flat) if all(f[key] == standard.get(key) for key in varying)]
+    if not control:
+        wanted = ", ".join(f"{key}={standard.get(key)}" for key in varying)
+        raise ConfigError(f"study={config.study}: no run of {universe} has the control's settings ({wanted}); "
+                          "run it, or name another one: control={group: option}")
+    names = tuple(row["name"] for row in members)
+    return Family(Grid(cells[control[0]], (), cells, names), control[0], universe,
+                  tuple(row["run_id"] for row in members))
+
+
+def _of_grid(config: Validate) -> Family:
+    """The product of the axes that `grid` names."""
+    axes, typed = [], [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(("grid", "control"))]
+    for key, options in config.grid.items():
+        read(config, key)
+        check_same_market(Grid(config, ()), key)
+        if not options:
+            raise ConfigError(f"grid.{key} has no option")
+        words = tuple(option if isinstance(option, str) else json.dumps(option) for option in options)
+        values = tuple(read(_composed("validate", [*typed, f"{key}={word}"], Validate), key) for word in words)
+        axes.append(Axis(key, words, values, all(isinstance(o, (int, float)) for o in options)))
+    for key in config.control:
+        if key not in config.grid:
+            raise ConfigError(f"control.{key}: is no axis of the grid, which has {', '.join(config.grid)}")
+    grid = Grid(config, tuple(axes))
+    at = []
+    for axis in axes:
+        word = config.control.get(axis.key)
+        same = [k for k, value in enumerate(axis.values) if axis.options[k] == word
+                or (word is None and repr(value) == repr(read(config, axis.key)))]
+        if not same:
+            raise ConfigError(f"grid.{axis.key}: the control's option {word or read(config, axis.key)} is not one of "
+                              f"{', '.join(axis.options)}; add it, or name one of them in control")
+        at.append(same[0])
+    return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
+
+
+def _composed(primary: str, overrides: list[str], schema: type):
+    """A config as the command line would compose it, loaded."""
+    return load(compose(primary, overrides), schema)
+
+
+# ---- what came of it -------------------------------------------------------------------------------------------------
+
+
+def _metrics(found: Judgement) -> dict[str, float]:
+    e = found.evidence
+    return {"difference": e.difference.value, "difference_low": e.difference.low, "difference_high": e.difference.high,
+            "deflated_sharpe": e.deflated_sharpe, "n_trials": e.n_trials, "pbo": found.overfitting.pbo,
+            "pbo_p_value": e.pbo_p_value, "spa_p_value": found.spa_p_value, "detectable": e.detectable,
+            "natural_fill_difference": e.natural_fill, "without_best_year": e.without_best_year,
+            "without_best_trades": e.without_best_trades, "efficiency": found.efficiency}
+
+
+def _tables(found: Judgement) -> dict:
+    n = len(found.names)
+    return {"configs": found.configs, "folds": found.folds, "accounts": found.accounts, "spread": found.spread,
+            "trials": {"config": np.array(found.names, dtype=object), **found.walk.search.trials},
+            "pbo_null": {"pbo": found.null},
+            "pbo_logits": {"logit": found.overfitting.logits} if n else {"logit": np.zeros(0)}}
+
+
+def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
+    """The judgement in JSON: what a report is written from. NaN is null."""
+    whole = {"verdict": found.verdict.verdict, "reasons": list(found.verdict.reasons),
+             "criteria": [asdict(c) for c in found.verdict.criteria], "evidence": asdict(found.evidence),
+             "control": found.names[found.control], "configs": len(found.names), "universe": family.universe,
+             "winners": found.winners, "years": {str(y): d for y, d in found.years.items()},
+             "efficiency": found.efficiency, "pbo": found.overfitting.pbo,
+             "degradation": found.overfitting.degradation,
+             "probability_of_loss": found.overfitting.probability_of_loss, "spa_p_value": found.spa_p_value,
+             "superior": list(found.superior), "heat": asdict(found.heat) if found.heat else None,
+             "n_trials": found.n_trials, "n_by_study": trials.by_study(tried), "judged": list(family.judged)}
+    return json.loads(json.dumps(whole, default=float), parse_constant=lambda _: None)
+
+
+def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> None:
+    c = found.configs
+
+    def value(name: str, row: int, form: str) -> str:
+        return f"{c[name][row]:{form}}" if name in c and np.isfinite(c[name][row]) else "-"
+
+    table([{"config": ("* " if c["is_control"][row] else "  ") + c["config"][row],
+            "Sharpe (95 %)": f"{value('sharpe', row, '.2f')} ({value('sharpe_low', row, '.2f')} to "
+                             f"{value('sharpe_high', row, '.2f')})",
+            "less control (95 %)": f"{value('difference', row, '+.2f')} ({value('difference_low', row, '+.2f')} to "
+                                   f"{value('difference_high', row, '+.2f')})",
+            "seen from": value("detectable", row, ".2f"), "max DD": value("max_drawdown", row, ".1%"),
+            "at equal heat": value("equal_heat_max_drawdown", row, ".1%"), "heat": value("mean_heat", row, ".1%")}
+           for row in range(len(c["config"]))],
+          title=f"{study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
+    e = found.evidence
+    say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
+        f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
+        + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
+    say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
+        f"DSR {e.deflated_sharpe:.2f} of N = {found.n_trials}")
+    say(f"  VERDICT: {found.verdict.verdict.upper()}")
+    for reason in found.verdict.reasons:
+        say(f"    {reason}")

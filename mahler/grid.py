@@ -1,0 +1,124 @@
+"""The cells of a grid: a base config with one option of each axis, made when it is asked for and never listed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mahler import home, stages
+from mahler.backtesting import market
+from mahler.config import Backtest
+from mahler.exits import first_exits
+from mahler.fills.travel import travel
+from mahler.schema import ConfigError
+from mahler.validation.rewalk import trial
+from mahler.validation.walkforward import Trial as Walker
+
+NATURAL = partial(travel, travel=1.0)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key of the config, what may be written for it, and what each of those is once it is loaded."""
+
+    key: str                     # regime, limits.max_heat, ...
+    options: tuple[str, ...]
+    values: tuple[Any, ...]
+    ordered: bool                # numbers have neighbours, names have not
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The product of the axes over a base, or, where `cells` are given, just those configs."""
+
+    base: Backtest
+    axes: tuple[Axis, ...]
+    cells: tuple[Backtest, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.cells),) if self.cells else tuple(len(axis.options) for axis in self.axes)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, number: int) -> Backtest:
+        if self.cells:
+            return self.cells[number]
+        config = self.base
+        for axis, option in zip(self.axes, np.unravel_index(number, self.shape), strict=True):
+            config = _with(config, axis.key.split("."), axis.values[option])
+        return config
+
+    def name(self, number: int) -> str:
+        """What a person would type for the cell."""
+        if self.cells:
+            return self.names[number]
+        at = np.unravel_index(number, self.shape)
+        return ", ".join(f"{axis.key}={axis.options[k]}" for axis, k in zip(self.axes, at, strict=True))
+
+
+def _with(node: Any, keys: Sequence[str], value: Any) -> Any:
+    """`node` with the value at the dotted key: a dataclass, or an option of a component."""
+    first, *rest = keys
+    if isinstance(node, partial):
+        return partial(node.func, **{**node.keywords, first: value})
+    return replace(node, **{first: _with(getattr(node, first), rest, value) if rest else value})
+
+
+def read(config: Any, key: str) -> Any:
+    """The value at a dotted key of a loaded config. Raises ConfigError where there is none."""
+    node = config
+    for name in key.split("."):
+        known = node.keywords if isinstance(node, partial) else (
+            {f.name: getattr(node, f.name) for f in fields(node)} if is_dataclass(node) else {})
+        if name not in known:
+            raise ConfigError(f"grid.{key}: unknown key; there is {', '.join(known) or 'nothing below that'}")
+        node = known[name]
+    return node
+
+
+def check_same_market(grid: Grid, key: str) -> None:
+    """Raise ConfigError for an axis that would change the data: its cells could not be compared."""
+    if key.split(".")[0] in ("data", "universe", "period"):
+        raise ConfigError(f"grid.{key}: the cells of a grid are compared on the same data; a grid has no axis {key}")
+
+
+class Cells:
+    """What a process walks: the market is read once, and what neighbours share is made once.
+
+    `scale` multiplies every risk fraction; `natural` crosses every quote in place of the config's fill.
+    """
+
+    def __init__(self, grid: Grid, scale: float = 1.0, natural: bool = False) -> None:
+        self.grid, self.scale, self.natural = grid, scale, natural
+        self.chains, self.series = market(grid.base)
+        self._made: dict[str, tuple[Any, Any]] = {}
+
+    def _once(self, what: str, key: Any, make: Any) -> Any:
+        """The last thing made of its kind, if it was made of `key`."""
+        if what not in self._made or self._made[what][0] != key:
+            self._made[what] = (key, make())
+        return self._made[what][1]
+
+    def __call__(self, number: int) -> Walker:
+        config = self.grid[number]
+        fill = NATURAL if self.natural else config.fill
+        first = np.datetime64(config.period.start)
+        before = (repr(config.entry), repr(fill), repr(config.classifier))
+        prepared = self._once("prepared", before, lambda: stages.prepare(
+            self.chains, self.series, config.entry, fill, config.classifier, first, home.cache_dir()))
+        ending = (before, repr(config.exit), repr(config.costs))
+        exits = self._once("exits", ending, lambda: first_exits(
+            prepared.found.candidates, prepared.found.paths, config.exit, config.costs, self.chains.sessions))
+        sizing = (before, repr(config.regime), repr(config.sizing))
+        candidates = self._once("candidates", sizing, lambda: stages.sized(prepared, config.regime, config.sizing))
+        if self.scale != 1.0:
+            candidates = candidates | {"risk_fraction": candidates["risk_fraction"] * self.scale}
+        return trial(candidates, prepared.found.paths, exits, prepared.panel, config.limits, config.breaker,
+                     config.costs, initial_equity=config.initial_equity)

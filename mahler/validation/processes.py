@@ -1,0 +1,77 @@
+"""Tasks over cores: each process makes its market once, and then works on whatever it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from mahler.schema import ConfigError
+from mahler.workers import pool as workers_pool
+
+Setup = Callable[[], Any]
+"""Makes what a process works with, its market; picklable, as a function of a module or a functools.partial of one."""
+
+Spread = Callable[[Callable[[Any, Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
+"""(work, tasks) -> (task, work(market, task)) of every task, in the order in which they are done."""
+
+_setup: Setup | None = None          # of this worker process
+_market: Any = None
+
+
+@contextmanager
+def processes(setup: Setup, workers: int) -> Iterator[Spread]:
+    """Worker processes that share one setup each for as long as the block lasts; with one worker, this process.
+
+    Never more tasks are under way than keep the workers busy, so an early end is quick and memory is bounded. What
+    `setup` or a task raises is raised here; ConfigError where a worker was killed.
+    """
+    if workers == 1:
+        yield partial(_here, [], setup)
+        return
+    with workers_pool(workers, _remember, setup) as pool:
+        try:
+            yield partial(_there, pool, workers)
+        except BrokenExecutor as error:
+            raise ConfigError(f"workers={workers}: a worker process was killed, most likely for want of memory; "
+                              "fewer workers need less") from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _here(made: list, setup: Setup, work: Callable[[Any, Any], Any],
+          tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    if not made:
+        made.append(setup())
+    for task in tasks:
+        yield task, work(made[0], task)
+
+
+def _there(pool: ProcessPoolExecutor, workers: int, work: Callable[[Any, Any], Any],
+           tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    waiting, under_way = iter(tasks), {}
+    # Tasks that `waiting` has given out are under way or done; those under way are twice the workers at most.
+    while True:
+        for task in islice(waiting, 2 * workers - len(under_way)):
+            under_way[pool.submit(_in_worker, work, task)] = task
+        if not under_way:
+            return
+        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            yield under_way.pop(future), future.result()
+
+
+def _remember(setup: Setup) -> None:
+    global _setup
+    _setup = setup
+
+
+def _in_worker(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    """The first task of a process makes its market: what an initializer raises would be lost."""
+    global _market
+    if _market is None:
+        _market = _setup()
+    return work(_market, task)

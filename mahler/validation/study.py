@@ -1,0 +1,266 @@
+"""A study, judged: walk-forward, deflation, overfitting, superiority, robustness, and the verdict of the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mahler import metrics, schema
+from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table, choice, number
+from mahler.validation import bootstrap, folds as windows, pbo, robustness, sharpe, superiority, walkforward
+from mahler.validation.bootstrap import Interval
+from mahler.validation.processes import Setup
+from mahler.validation.verdict import Evidence, Verdict, verdict
+from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, returns_of
+
+YEAR = float(SESSIONS_PER_YEAR)
+MOST_SHOWN = 24          # configs that get intervals of their own; of more, the best and the control
+
+
+@dataclass
+class Method:
+    """How a study is validated. The numbers are those of conf/method/."""
+
+    train: int = number("months", 1, 600)
+    test: int = number("months", 1, 600)
+    step: int = number("months", 1, 600)
+    anchored: bool = field()
+    shifts: list[int] = number("sessions by which a staggered start begins later", 0, 250)
+    embargo: int = number("sessions before a test window", 0, 250)
+    objective: str = choice("sharpe", "sortino", "cagr", "calmar")
+    replications: int = number("bootstrap samples", 100, 100_000)
+    pbo_replications: int = number("bootstrap samples", 19, 10_000)
+    level: float = number("coverage of an interval", 0.5, 0.999)
+    seed: int = number("a seed", 0, 2**31 - 1)
+    workers: int = number("processes", 1, 256)
+
+    def __post_init__(self) -> None:
+        schema.check_bounds(self, "method")
+        if 0 not in self.shifts:
+            raise ConfigError(f"method.shifts begins with 0, the start that is scored; got {self.shifts!r}")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a study came to; tables have a row per config or per fold, `accounts` a row per out-of-sample session."""
+
+    verdict: Verdict
+    evidence: Evidence
+    names: tuple[str, ...]
+    control: int
+    walk: WalkForward
+    configs: Table
+    folds: Table
+    accounts: Table
+    spread: Table                        # the difference on each staggered start
+    years: dict[int, float]              # the difference without each year
+    winners: list[tuple[str, float]]     # how often each won a fold
+    efficiency: float
+    overfitting: pbo.Overfitting
+    null: np.ndarray                     # PBO of equal configs, (replications,)
+    spa_p_value: float
+    superior: tuple[str, ...]            # by StepM, on the whole period
+    heat: robustness.HeatMatch | None    # at which the chosen configs have the control's mean heat
+    n_trials: int
+
+
+def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str], control: int, dates: np.ndarray,
+          first_day: int, method: Method, *, n_trials: int, shape: Sequence[int], ordered: Sequence[bool],
+          risk_free: float, progress: Progress) -> Judgement:
+    """Validate the trials 0 .. len(names) - 1, of which `control` is the control.
+
+    Parameters
+    ----------
+    setup
+        Makes the market in each worker process; picklable.
+    at
+        (scale, natural fills) -> the market in this process, with every risk fraction times scale.
+    n_trials
+        N: all configurations that were ever tried on the data, these included.
+    shape, ordered
+        Of the grid, for the neighbours; see robustness.neighbours.
+
+    Raises
+    ------
+    ConfigError
+        Where there is nothing to choose from, or the data are too short for the windows.
+    """
+    if len(names) < 2:
+        raise ConfigError("a study to validate has two configs or more: with one there is nothing to choose from")
+    rng = np.random.default_rng(method.seed)
+    span = (first_day, len(dates))
+    made = windows.folds(dates, start=dates[first_day], train=method.train, test=method.test, step=method.step,
+                         anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
+    result = walkforward.walk_forward(
+        setup, len(names), control, made, span=span, objective=method.objective, risk_free=risk_free, keep=(),
+        workers=method.workers, progress=progress)
+    modelled = at(1.0, False)
+    shown = _shown(result)
+    walks = {k: modelled(k)(*span) for k in shown}
+    returns = np.stack([returns_of(walks[k]) for k in shown], axis=1)                # (n_days, n_shown)
+    of_control = returns[:, shown.index(control)]
+
+    scored = walkforward.stitched(result, 0)
+    matched, equal_heat = _equal_heat(result, at)
+    p_value, null = pbo.null_test(returns, rng=rng, replications=method.pbo_replications)
+    whole = superiority.superiority(superiority.at_control_volatility(returns, of_control), of_control, rng=rng,
+                                    replications=method.replications)
+    chosen, base = _of_start(result, 0)
+    years = robustness.leave_one_year_out(dates[scored.days], scored.returns, scored.control, periods=YEAR)
+    evidence = Evidence(
+        is_control=bool((result.winners == control).all()),
+        difference=_difference(scored.returns, scored.control, method, rng),
+        superior=_superior(scored.returns, scored.control, method, rng),
+        deflated_sharpe=_deflated(scored.returns, result, n_trials, risk_free), n_trials=n_trials, pbo_p_value=p_value,
+        drawdown=_drawdown(equal_heat or chosen), control_drawdown=_drawdown(base),
+        natural_fill=_natural(result, at), without_best_year=min(years.values(), default=np.nan),
+        without_best_trades=robustness.difference(robustness.without_best_trades(chosen),
+                                                  robustness.without_best_trades(base), periods=YEAR),
+        neighbours=robustness.stability(result.search.trials["sharpe"], control, walkforward.winner_frequency(result)[0][0],
+                                        shape, ordered),
+        detectable=sharpe.detectable_by(scored.returns, scored.control, periods=YEAR))
+    starts = [walkforward.stitched(result, shift) for shift in method.shifts]
+    return Judgement(
+        verdict=verdict(evidence), evidence=evidence, names=tuple(names), control=control, walk=result,
+        configs=_configs(names, shown, control, walks, returns, dates[slice(*span)], at, method, rng, risk_free),
+        folds=_fold_table(result, names, dates),
+        accounts={"date": dates[scored.days], "chosen": scored.returns, "control": scored.control},
+        spread={"shift": np.array(method.shifts), "difference": np.array(
+            [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
+        years=years, winners=[(names[k], share) for k, share in walkforward.winner_frequency(result)],
+        efficiency=walkforward.efficiency(result), overfitting=pbo.overfitting_of_blocks(result.search.blocks), null=null,
+        spa_p_value=whole.p_value, superior=tuple(names[shown[k]] for k in whole.superior), heat=matched,
+        n_trials=n_trials)
+
+
+def _shown(result: WalkForward) -> list[int]:
+    """The trials that get intervals: all of a small study; of a large one the control, the winners and the best."""
+    known = np.nan_to_num(result.search.trials["sharpe"], nan=-np.inf)
+    first = [result.control, *(trial for trial, _ in walkforward.winner_frequency(result))]
+    ranked = dict.fromkeys([*first, *np.argsort(-known, kind="stable").tolist()])
+    return sorted(list(ranked)[:MOST_SHOWN])
+
+
+def _of_start(result: WalkForward, shift: int) -> tuple[list[Walk], list[Walk]]:
+    """The test walks of one staggered start: the chosen, and the control's."""
+    mine = [i for i, fold in enumerate(result.folds) if fold.shift == shift]
+    return [result.chosen[i] for i in mine], [result.controls[i] for i in mine]
+
+
+def _again(result: WalkForward, market: Market, trials: np.ndarray) -> list[Walk]:
+    """The test windows of the first start, walked again in another market."""
+    return [market(int(trials[i]))(*fold.test) for i, fold in enumerate(result.folds) if fold.shift == 0]
+
+
+def _returns(walks: Sequence[Walk]) -> np.ndarray:
+    return np.concatenate([returns_of(walk) for walk in walks])
+
+
+def _drawdown(walks: Sequence[Walk]) -> float:
+    return float(-metrics.drawdowns(walkforward.account(_returns(walks), 1.0), 1.0).min())
+
+
+def _mean_heat(walks: Sequence[Walk]) -> float:
+    return float(np.concatenate([walk.open_max_loss / walk.equity for walk in walks]).mean())
+
+
+def _equal_heat(result: WalkForward, at: Callable[[float, bool], Market]
+                ) -> tuple[robustness.HeatMatch | None, list[Walk] | None]:
+    """The chosen configs scaled to the control's mean heat, and their walks; None where that cannot be reached."""
+    target = _mean_heat(_of_start(result, 0)[1])
+    if target <= 0 or (result.winners == result.control).all():
+        return None, None
+    matched = robustness.match_heat(lambda scale: _mean_heat(_again(result, at(scale, False), result.winners)), target)
+    return matched, _again(result, at(matched.scale, False), result.winners) if matched.reached else None
+
+
+def _natural(result: WalkForward, at: Callable[[float, bool], Market]) -> float:
+    """The difference out of sample where every leg of both crosses its quote."""
+    market = at(1.0, True)
+    both = [_returns(_again(result, market, trials)) for trials in
+            (result.winners, np.full(len(result.folds), result.control))]
+    return robustness.difference(*both, periods=YEAR)
+
+
+def _difference(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.random.Generator) -> Interval:
+    return bootstrap.sharpe_difference_intervals(
+        returns[:, None], control, rng=rng, replications=method.replications, level=method.level, periods=YEAR)[0]
+
+
+def _superior(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.random.Generator) -> bool:
+    scaled = superiority.at_control_volatility(returns[:, None], control)
+    return bool(superiority.superiority(scaled, control, rng=rng, replications=method.replications).superior)
+
+
+def _deflated(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free: float) -> float:
+    """DSR of the stitched account; NaN where it never moved."""
+    known = result.search.trials["sharpe"]
+    variance = float(np.var(known[np.isfinite(known)] / np.sqrt(YEAR), ddof=1)) if np.isfinite(known).sum() > 1 else 0.0
+    if returns.min() == returns.max():
+        return np.nan
+    found = sharpe.sample(returns, risk_free)
+    return sharpe.deflated_sharpe(found.sharpe, max(n_trials, 2), variance, found.n, found.skew, found.kurtosis)
+
+
+def _configs(names: Sequence[str], shown: Sequence[int], control: int, walks: dict[int, Walk], returns: np.ndarray,
+             dates: np.ndarray, at: Callable[[float, bool], Market], method: Method, rng: np.random.Generator,
+             risk_free: float) -> Table:
+    """A row per shown config: metrics of the whole period with their intervals, and the difference from the control."""
+    base = returns[:, shown.index(control)]
+    paired = bootstrap.sharpe_difference_intervals(returns, base, rng=rng, replications=method.replications,
+                                                   level=method.level, periods=YEAR)
+    target = _mean_heat([walks[control]])
+    rows: list[dict[str, Any]] = []
+    for column, trial in enumerate(shown):
+        mine = returns[:, column]
+        row = {"config": names[trial], "is_control": trial == control, "trades": float(len(walks[trial].pnl)),
+               "mean_heat": _mean_heat([walks[trial]])}
+        moved = mine.min() < mine.max()
+        intervals = bootstrap.account_intervals(mine, rng=rng, replications=method.replications, level=method.level,
+                                                periods=YEAR) if moved else {}
+        for name, found in intervals.items():
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        if moved:
+            sample = sharpe.sample(mine, risk_free)
+            row |= {"psr": sharpe.probabilistic_sharpe(sample.sharpe, 0.0, sample.n, sample.skew, sample.kurtosis),
+                    "min_track_record_years": sharpe.min_track_record(
+                        sample.sharpe, 0.0, sample.skew, sample.kurtosis) / YEAR}
+        row |= {"difference": paired[column].value, "difference_low": paired[column].low,
+                "difference_high": paired[column].high,
+                "detectable": sharpe.detectable_by(mine, base, periods=YEAR)}
+        if trial != control and target > 0 and row["mean_heat"] > 0:
+            row |= _at_equal_heat(trial, target, (len(dates),), walks[trial].first_day, at)
+        rows.append(row)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: np.array([row.get(name, np.nan) for row in rows], dtype=object if name == "config" else float)
+            for name in columns}
+
+
+def _at_equal_heat(trial: int, target: float, size: tuple[int], first_day: int,
+                   at: Callable[[float, bool], Market]) -> dict[str, float]:
+    """CAGR and drawdown of a config whose risk is scaled to the control's mean heat; nothing where it cannot be."""
+    walk = partial(_whole, trial, first_day, first_day + size[0], at)
+    matched = robustness.match_heat(lambda scale: _mean_heat([walk(scale)]), target)
+    if not matched.reached:
+        return {}
+    equal = walk(matched.scale)
+    return {"equal_heat_scale": matched.scale, "equal_heat_cagr": metrics.cagr(equal.equity, equal.initial_equity),
+            "equal_heat_max_drawdown": float(-metrics.drawdowns(equal.equity, equal.initial_equity).min())}
+
+
+def _whole(trial: int, first_day: int, last_day: int, at: Callable[[float, bool], Market], scale: float) -> Walk:
+    return at(scale, False)(trial)(first_day, last_day)
+
+
+def _fold_table(result: WalkForward, names: Sequence[str], dates: np.ndarray) -> Table:
+    """walkforward.fold_table with names and dates in place of numbers."""
+    table = dict(walkforward.fold_table(result))
+    for edge in ("train_first", "test_first"):
+        table[edge] = dates[table[edge]]
+    for edge in ("train_last", "test_last"):
+        table[edge] = dates[table[edge] - 1]
+    return table | {"winner": np.array([names[k] for k in table["winner"]], dtype=object)}
