@@ -97,7 +97,7 @@ def _implied(value: np.ndarray, spot: np.ndarray, strike: np.ndarray, years: np.
 
 
 def _total_volatility(target: np.ndarray, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """s in (low, high) at which the log price of an out-of-the-money option is `target` (n,); NaN where it is not found.
+    """s in (low, high) at which the log price of an out-of-the-money option is `target` (n,); NaN where there is none.
 
     s is volatility x sqrt(years), the price is in parts of sqrt(share x cash) and x = -|log(share / cash)|:
 

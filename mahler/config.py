@@ -174,6 +174,8 @@ def _convert(kind: Any, key: str, raw: Any, bound: Bound | None) -> Any:
         return raw
     if kind is Any or kind is Callable or origin is Callable:
         return _component(key, raw)
+    if kind is list and isinstance(raw, list):     # of anything: who asked for it checks what is in it
+        return raw
     if is_dataclass(kind):
         return _group(kind, key, raw)
     if origin in (Union, types.UnionType):
@@ -246,6 +248,8 @@ def _expected(hint: Any, bound: Bound | None = None) -> str:
         words = f"one of {_one_of(map(str, arguments))}"
     elif origin is tuple and arguments[-1] is not Ellipsis:
         words = f"a list of {len(arguments)}, each {_expected(arguments[0])}"
+    elif kind is list:
+        words = "a list"
     elif origin in (list, tuple):
         words = f"a list, each {_expected(arguments[0])}"
     elif origin is dict:
@@ -421,3 +425,15 @@ class Validate(Backtest):
     method: Method
     grid: dict[str, list]                       # axis: options
     control: dict[str, str]                     # axis: option; the default where it is not named
+
+
+@dataclass
+class Report:
+    """`mahler report`: a judged study as a README with figures, and as one page. conf/report.yaml."""
+
+    study: str
+    axes: list[str]                             # two axes of the heat map; none for the first two that vary
+
+    def __post_init__(self) -> None:
+        if len(set(self.axes)) != len(self.axes) or len(self.axes) not in (0, 2):
+            raise ConfigError(f"axes is two axes of a grid, or [] for the first two that vary; got {self.axes!r}")

@@ -56,11 +56,11 @@ class Grid:
         return config
 
     def name(self, number: int) -> str:
-        """What a person would type for the cell."""
+        """The option of each axis, by the last part of its key."""
         if self.cells:
             return self.names[number]
         at = np.unravel_index(number, self.shape)
-        return ", ".join(f"{axis.key}={axis.options[k]}" for axis, k in zip(self.axes, at, strict=True))
+        return ", ".join(f"{axis.key.rpartition('.')[2]}={axis.options[k]}" for axis, k in zip(self.axes, at, strict=True))
 
 
 def _with(node: Any, keys: Sequence[str], value: Any) -> Any:

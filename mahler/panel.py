@@ -248,8 +248,9 @@ def check_splits(panel: Panel) -> None:
             if wrong[k]:
                 raise ConfigError(f"{moved}, where a split by {factors[k] / factors[k + 1]:g} is known: its date is "
                                   "wrong, or the chain is adjusted already")
-            raise ConfigError(f"{moved}: if that is a split, name it in data/daily/{splits_.FILE} (ticker,date,divisor: "
-                              f"{ticker},{dates[k + 1]},{spot[k] / spot[k + 1]:.3g}); if not, name it with the divisor 1")
+            row = f"{ticker},{dates[k + 1]},{spot[k] / spot[k + 1]:.3g}"
+            raise ConfigError(f"{moved}: if that is a split, name it in data/daily/{splits_.FILE} (ticker,date,divisor:"
+                              f" {row}); if not, name it with the divisor 1")
 
 
 def _by_ticker(tickers: tuple[str, ...], sources: list[str]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mahler.core.spreads import follow_rows
+from mahler.data.calendar import last_session_on_or_before
 from mahler.data import splits
 from mahler.data.store import Chain, Chains
 from mahler.fills import Fill, usable
 from mahler.panel import Panel
-from mahler.schema import Side, Table
+from mahler.schema import ConfigError, Side, Table
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ def intrinsic(side: np.ndarray, short_strike: np.ndarray, width: np.ndarray, spo
 
 
 def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
-    """Follow both legs of every candidate through their quotes until expiry."""
+    """Follow both legs of every candidate through their quotes until expiry.
+
+    Raises ConfigError where a ticker has no close on a session on which a candidate expires.
+    """
     day, ticker = candidates["day"], candidates["ticker"]
     sessions, n, n_days = chains.sessions, len(day), len(chains.sessions)
     expiry_day = np.searchsorted(sessions, candidates["expiry"], side="right") - 1
@@ -56,6 +60,11 @@ def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
     at = (expiry_day[expires], ticker[expires])
     settlement[expires] = intrinsic(candidates["side"][expires], candidates["short_strike"][expires],
                                     candidates["width"][expires], panel.close[at])
+    unknown = np.flatnonzero(np.isnan(settlement[expires]))
+    if len(unknown):
+        d, t = at[0][unknown[0]], at[1][unknown[0]]
+        raise ConfigError(f"{chains.tickers[t]} has no close on {sessions[d]}, when spreads expire and settle on it: "
+                          f"bring the daily series {chains.tickers[t]}_close, or ingest that day again")
     paths = Paths(start, np.full(start[-1], np.nan), np.full(start[-1], np.nan), settlement,
                   np.full(n, -1, np.int32), np.full(n, np.nan),
                   np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]), split_eve)
@@ -122,7 +131,8 @@ def _assign_early(candidates: Table, mine: np.ndarray, t: int, chain: Chain, pan
     """
     for ex_date, dividend in zip(*panel.dividends[chain.ticker], strict=True):
         eve = int(np.searchsorted(chain.sessions, ex_date)) - 1
-        if eve < 0 or ex_date > chain.sessions[-1]:      # whether the last session is its eve is not known
+        if eve < 0 or (ex_date > chain.sessions[-1]
+                       and last_session_on_or_before(ex_date[None] - 1)[0] != chain.sessions[-1]):
             continue
         offset = eve - candidates["day"]
         i = np.flatnonzero((candidates["side"] == Side.CALL) & (offset > 0) & (offset < np.diff(start))

@@ -188,6 +188,18 @@ class ConfigError(Exception):
     """Bad input: one line that names the key, the value, the unit and what is valid. Exit status 2."""
 
 
+def shown(value: object) -> str:
+    """A cell of a file for the line of a ConfigError: quoted, printable, at most 60 characters of it."""
+    text = str(value)
+    return ascii(text) if len(text) <= 60 else f"{ascii(text[:60])}..."
+
+
+def one_line(error: Exception | str) -> str:
+    """What a library says for the line of a ConfigError: one printable line, at most 200 characters of it."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
 @dataclass(frozen=True)
 class Bound:
     """Unit and valid range of a number; the metadata of a config field or of a component's argument.

@@ -92,7 +92,8 @@ def chain(days: np.ndarray, spreads: Sequence[Spread], underlying: np.ndarray) -
     return table
 
 
-def market(days: np.ndarray, spreads: Sequence[Spread], *, close: float | Sequence[float] = 300.0, **changed: Any) -> Market:
+def market(days: np.ndarray, spreads: Sequence[Spread], *, close: float | Sequence[float] = 300.0,
+           **changed: Any) -> Market:
     """A market of `spreads` on `days`, sold ten lots at a time by an account of 100,000 dollars.
 
     `close` is the official close, of every ticker; what is said of the field of Market in `changed` replaces it.

@@ -158,15 +158,17 @@ def test_an_eve_that_does_not_pay_is_followed_by_one_that_does() -> None:
 # ---- when not --------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_known_dividend_nothing_is_ever_assigned_and_the_paths_say_so_by_ticker() -> None:
+def test_without_a_known_dividend_nothing_is_ever_assigned_and_the_calls_sold_blindly_are_counted() -> None:
     _, run = traced(call(), ex_date=None)
     assert run.paths.assignment_known.tolist() == [False] and run.paths.assigned_day.tolist() == [-1]
+    assert run.ledger.counts["calls_without_dividends"] == 1.0
     other = replace(call(), ticker="QQQ")
     paid = {"SPY": (np.array([EX_DATE]), np.array([1.53])), "QQQ": (DAYS[:0], np.zeros(0))}
     run = run_market(market(DAYS, [call(), other], close=321.0, dividends=paid, rate=0.015))
     assert run.paths.assignment_known.tolist() == [False, True]              # in the order of tickers: QQQ, SPY
     ended = {run.candidates["ticker"][i]: Exit(run.exits["reason"][i]) for i in range(2)}
     assert ended == {0: Exit.EXPIRY, 1: Exit.ASSIGNED}
+    assert run.ledger.counts["calls_without_dividends"] == 1.0               # of the two that were sold
 
 
 def test_a_call_out_of_the_money_at_the_official_close_is_not_assigned_whatever_the_quotes_say() -> None:

@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -25,10 +26,12 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from mahler.data import optionsdx, orats, store, yahoo
-from mahler.data.calendar import last_session_on_or_before
+from mahler.data import files, options_hist, optionsdx, orats, store, yahoo
+from mahler.data.calendar import last_session_on_or_before, sessions
 from mahler.data.files import DROPPED, DayFile, Ingested, Reading
 from mahler.schema import CHAIN, ConfigError
 from tests import test_yahoo
@@ -48,8 +51,8 @@ SOUND = csv_text(ROWS).rstrip("\n").split("\n")
 TEXTS = ("", " ", "nan", "NaN", "inf", "-inf", "null", "N/A", "#REF!", "-", "0", "-0", "-1", "1e15", "1e400", "1e-400",
          "9.999999", "1_000", "1,5", "\"1.5\"", "\"", "1.5\"", " 1.5 ", "+1.5", "1.5f", "0x10", "１２", "٣", "1e", "1e5",
          "99999999999999999999", "TRUE", "\x00", "1\x002", "1\r2", "\r", "\t7", "é", "\ufeff1", "😀", "x" * 70_000,
-         "2/30/2024", "2/16/24", "16/2/2024", "2024-02-16", "0000-01-01", "1/1/0000", "2024-2-16", "20240216", "2/16/2024 00:00", "1/1/0001",
-         "12/31/9999", "2/17/2024", "SPY", "QQQ", "spy", "450", "468.79", "=1+1", "0.5", "1.0000001", "-0.001", "5e-324")
+         "2/30/2024", "2/16/24", "16/2/2024", "2024-02-16", "0000-01-01", "1/1/0000", "2024-2-16", "20240216",
+         "2/16/2024 00:00", "1/1/0001", "12/31/9999", "2/17/2024", "SPY", "QQQ", "spy", "450", "468.79", "=1+1", "0.5", "1.0000001", "-0.001", "5e-324")
 RAW = tuple(text.encode() for text in TEXTS) + (b"\xff", b"1\xe92", b"\xc3", b"\xf0\x9f", b"\xed\xa0\x80")
 
 
@@ -185,7 +188,8 @@ def bytes_(rng: np.random.Generator) -> Mutant:
 def containers(rng: np.random.Generator) -> Mutant:
     """Zips that are cut, flipped, mislabelled, nested, or hold something else."""
     content, kind = joined(lines()), rng.integers(8)
-    method = [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA][rng.choice(4, p=[.7, .1, .1, .1])]
+    methods = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    method = methods[rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])]
     name = "ORATS_SMV_Strikes_20240103.csv"
     if kind == 0:
         name = str(rng.choice(["a.txt", "../../evil.csv", "/etc/x.csv", "a/", "é.csv", "__MACOSX/a.csv", "A.CSV"]))
@@ -231,7 +235,7 @@ def literal(mutant: Mutant) -> dict[tuple, list[dict[str, str]]]:
         row = dict(zip(names, line.split(",")))
         expiry = orats._date(row.get("expirDate", ""))
         if line.count(",") == len(names) - 1 and not np.isnat(expiry):
-            key = (row["ticker"], str(last_session_on_or_before(np.array([expiry]))[0]), number(row["strike"]))
+            key = (row["ticker"], str(session_of(row["expirDate"])), number(row["strike"]))
             found.setdefault(key, []).append(row)
     return found
 
@@ -336,7 +340,6 @@ def test_a_mutated_day_is_refused_in_one_line_or_read_without_a_lie(mutation: Ca
             except AssertionError as error:
                 raise AssertionError(f"{mutation.__name__} {seed}: {error}") from error
             outcomes["read"] += 1
-    print(mutation.__name__, outcomes)
     assert min(outcomes["read"], outcomes["refused"]) > n // 20, outcomes
 
 
@@ -355,12 +358,12 @@ def test_a_mutated_day_reaches_the_store_as_it_was_read_or_not_at_all(sound, tmp
         path = folder / mutant.name
         path.write_bytes(mutant.content)
         ingest(before, root, tickers=list(TICKERS))
-        files = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        kept = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
         try:
             done = ingest(path, root, tickers=list(TICKERS))
         except ConfigError as error:
             assert one_line(str(error))
-            assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == files, "refused, and yet written"
+            assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == kept, "refused, and yet written"
             counted["refused"] += 1
             continue
         expected = rows_of(read(path))
@@ -452,6 +455,10 @@ def ingest_from(source: ModuleType, path: Path, root: Path, **options: object) -
                          workers=1, rate=0.04, **options)
 
 
+def session_of(expiry: str) -> np.datetime64:
+    return last_session_on_or_before(np.array([orats._date(expiry)]))[0]
+
+
 def check_store(done: Ingested, content: bytes, source: Source) -> None:
     """Every quote in the store stands in the file, in a row of its expiry and strike."""
     text = content.decode("utf-8-sig", errors="replace")
@@ -462,7 +469,7 @@ def check_store(done: Ingested, content: bytes, source: Source) -> None:
         table = store.read_partition(info.path)
         for k in range(len(table["strike"])):
             mine = [cells for cells in said if number(cells["strike"]) == table["strike"][k]
-                    and str(last_session_on_or_before(np.array([orats._date(cells["expiry"])]))[0]) == str(table["expiry"][k])]
+                    and session_of(cells["expiry"]) == table["expiry"][k]]
             for name in PRICES:
                 cells = [number(row[name]) for row in mine if name in row]
                 value = table[name][k]
@@ -493,6 +500,58 @@ def test_a_mutated_file_of_another_vendor_is_refused_in_one_line_or_stored_witho
         else:
             if seed % 20:
                 check_store(done, content, source)
+            outcomes["stored"] += 1
+    assert min(outcomes["refused"], outcomes["stored"]) > 60, outcomes
+
+
+def parquet_of(rng: np.random.Generator, sound: bytes) -> bytes:
+    """The ladder as options-dataset-hist has it, with another type in a column, or bytes flipped, or cut off."""
+    table = hist_table()
+    if rng.random() < 0.3:
+        name = str(rng.choice([*table]))
+        odd = ([None], [1.5], ["x"], [b"\xff"], [True], [[1]], [[]], [10 ** 30], ["2026-13-01"])
+        table[name] = odd[rng.integers(len(odd))] * len(table[name])
+        if rng.random() < 0.2:
+            del table[name]
+        return written(table)
+    data = bytearray(sound)
+    metadata = len(sound) - int.from_bytes(sound[-8:-4], "little") - 8
+    for place in rng.integers(rng.choice([0, metadata]), len(sound), size=rng.integers(1, 4)).tolist():
+        data[place] ^= 1 << int(rng.integers(8))
+    return bytes(data[:int(rng.integers(len(data)))] if rng.random() < 0.1 else data)
+
+
+def hist_table() -> dict[str, list]:
+    rows = test_yahoo.LADDER
+    numbers = {name: [float(row[name]) for row in rows] for name in ("strike", "bid", "ask", "volume")}
+    same = {"symbol": "SPY", "date": "2026-08-13", "open_interest": 7, "implied_volatility": 0.2, "delta": 0.5,
+            "gamma": 0.1, "theta": -0.1, "vega": 0.2}
+    return numbers | {name: [value] * len(rows) for name, value in same.items()} | {
+        "expiration": [row["expiry"] for row in rows], "type": [{"C": "call", "P": "put"}[row["type"]] for row in rows]}
+
+
+def written(table: dict[str, list]) -> bytes:
+    buffer = BytesIO()
+    parquet.write_table(pa.table({name: pa.array([10 ** 30], pa.decimal128(38)).take([0] * len(column))
+                                  if column[0] == 10 ** 30 else pa.array(column) for name, column in table.items()}), buffer)
+    return buffer.getvalue()
+
+
+def test_a_mutated_parquet_file_is_refused_in_one_line_or_stored(tmp_path) -> None:
+    """A flipped bit in a page without a checksum cannot be told: what is held to is the refusal."""
+    sound, outcomes, path = written(hist_table()), Counter(), tmp_path / "options_2026.parquet"
+    for seed in range(400):
+        path.write_bytes(parquet_of(np.random.default_rng([400, seed]), sound))
+        root = tmp_path / str(seed)
+        try:
+            ingest_from(options_hist, path, root)
+        except ConfigError as error:
+            assert one_line(str(error)) and (str(path) in str(error) or "none of 1" in str(error)), f"{seed}: {error}"
+            assert not list(root.rglob("*.parquet")), f"{seed}: refused, and yet written"
+            outcomes["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"{seed}: {type(error).__name__}: {error}") from error
+        else:
             outcomes["stored"] += 1
     assert min(outcomes["refused"], outcomes["stored"]) > 60, outcomes
 
@@ -556,19 +615,66 @@ def test_no_file_takes_more_than_the_bound_of_memory(tmp_path) -> None:
     deflate = zipfile.ZIP_DEFLATED
     yahoo_header = (",".join(test_yahoo.COLUMNS) + "\n").encode()
     bombs = {
-        zip_of(tmp_path / "wanted.zip", deflate, [HEADER], of_size(WANTED, 64 * MIB)): "has more than 33,554,432 bytes of SPY",
+        zip_of(tmp_path / "wanted.zip", deflate, [HEADER], of_size(WANTED, 64 * MIB)): "has more than 33,554,432 bytes",
         zip_of(tmp_path / "nearly.zip", deflate, [HEADER], of_size(WANTED, 31 * MIB)): "read",
         zip_of(tmp_path / "others.zip", deflate, [HEADER], of_size(LINES, 256 * MIB)): "read",
         zip_of(tmp_path / "line.zip", deflate, [HEADER], of_size(b"7" * MIB, 128 * MIB)): "has a line of more than",
         zip_of(tmp_path / "header.zip", deflate, of_size(b"a," * MIB, 128 * MIB)): "lacks the columns",
         zip_of(tmp_path / "bz2.zip", zipfile.ZIP_BZIP2, [HEADER], of_size(bytes(MIB), 64 * MIB)): "valid is deflate",
         gzip_of(tmp_path / "zeros.csv.gz", of_size(bytes(MIB), 256 * MIB)): "is larger than",
-        gzip_of(tmp_path / "empty.csv.gz", [yahoo_header], of_size(b",,,,,,,,,,,,,\n" * 1000, yahoo.MAX_BYTES - MIB)): "row 2",
+        gzip_of(tmp_path / "empty.csv.gz", [yahoo_header], of_size(b",,,,,,,,,,,,,\n" * 999, yahoo.MAX_BYTES)): "row 2",
     }
     done = subprocess.run([sys.executable, "-c", dedent(CHILD), *map(str, bombs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for (path, words), line in zip(bombs.items(), done.stdout.splitlines(), strict=True):
         said, peak = json.loads(line)
-        print(path.name, said, peak // MIB)
         assert words in said, f"{path.name}: {said}"
         assert peak < BOUND, f"{path.name} took {peak / MIB:.0f} MiB"
+
+
+INGEST = """
+    import sys
+    from pathlib import Path
+    from mahler.data import orats
+
+    def ingest(files: int) -> int:
+        Path("/proc/self/clear_refs").write_text("5")
+        last = f"{2006 + files // 4}-12-31"
+        orats.ingest(Path(sys.argv[2]) / str(files), lambda *_: None, path=Path(sys.argv[1]), tickers=["SPY"], start=None,
+                     end=last, max_dte=None, aliases={}, workers=1)
+        return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+
+    print(ingest(4), ingest(40), ingest(80))
+    """
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_years(tmp_path) -> None:
+    """A year is in memory at a time: twenty years of days of 2,000 rows take what the first ten take."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    row = dict(zip(COLUMNS_39, SOUND[-1].split(","), strict=True)) | {"ticker": "SPY"}
+    for year in range(2007, 2027):
+        for day in ("01-03", "02-01", "03-01", "06-01") if year < 2027 else ():
+            date = sessions(f"{year}-{day}", f"{year}-12-31")[0].astype(object)
+            text = csv_text([row | {"trade_date": f"{date.month}/{date.day}/{date.year}", "strike": f"{k}",
+                                    "expirDate": f"{date.month}/{date.day}/{date.year + 1}"} for k in (1, 2)])
+            head, one, two = text.rstrip("\n").split("\n")
+            lines = [line.replace(",1,", f",{k},", 1) for k, line in enumerate([one] * 2000, 3)]
+            (raw / f"{date:%Y%m%d}.csv").write_text("\n".join([head, two, *lines]) + "\n")
+    done = subprocess.run([sys.executable, "-c", dedent(INGEST), str(raw), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    few, half, whole = map(int, done.stdout.split())
+    assert whole < 1.05 * half, done.stdout
+
+
+def test_processes_are_started_once_for_all_years(tmp_path, monkeypatch) -> None:
+    """Starting them takes longer than reading a hundred small files."""
+    started = []
+    monkeypatch.setattr(files, "ProcessPoolExecutor", lambda n, **_: started.append(n) or ThreadPoolExecutor(n))
+    for year in range(2017, 2025):
+        date = sessions(f"{year}-01-01", f"{year}-12-31")[0].astype(object)
+        text = csv_text([{"trade_date": f"{date.month}/{date.day}/{date.year}", "expirDate": f"3/1/{year}"}])
+        (tmp_path / f"{date:%Y%m%d}.csv").write_text(text)
+    assert len(ingest(tmp_path, tmp_path / "store", workers=2).partitions) == 8
+    assert started == [2]

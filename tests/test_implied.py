@@ -16,7 +16,7 @@ RATE = 0.03
 
 
 def random_options(n: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Arguments of a price without the volatility, and volatilities of 3 to 200 %: |delta| is uniform over its range."""
+    """Arguments of a price without the volatility, and volatilities of 3 to 200 %; |delta| is uniform."""
     rng = np.random.default_rng(seed)
     spot, years = rng.uniform(10, 700, n), rng.integers(1, 731, n) / 365
     rate, dividend_yield = rng.uniform(-0.01, 0.08, n), rng.uniform(0, 0.05, n)
@@ -40,7 +40,7 @@ def test_a_million_volatilities_come_back_to_1e_8_at_deltas_from_0_001_to_0_999(
 
 
 def test_prices_far_from_the_money_come_back_as_well_as_their_digits_tell() -> None:
-    """|delta| down to 1e-9, a day to three years, IVs of 0.1 % to 990 %: the error is that of the price's last digit."""
+    """|delta| down to 1e-9, a day to three years, IVs of 0.1 to 990 %: the error is that of the price's last digit."""
     rng, n = np.random.default_rng(2), 200_000
     years, iv, d1 = rng.choice([1 / 365, 7 / 365, 0.5, 3.0], n), np.exp(rng.uniform(np.log(1.1e-3), np.log(9.9), n)), \
         rng.uniform(-6, 6, n)
@@ -82,7 +82,7 @@ def test_an_answer_does_not_depend_on_its_neighbours() -> None:
 
 
 def priced(*, spot: float = 400.0, iv: float = 0.22, dividend_yield: float = 0.01) -> Table:
-    """A chain of two days and two expiries, a tight quote around each value, with the underlying, IVs and greeks that made it."""
+    """A chain of two days and two expiries, quoted tightly, with the underlying, IVs and greeks that made it."""
     days, expiries = (np.array(texts, "datetime64[D]") for texts in
                       (["2024-01-03", "2024-01-04"], ["2024-01-19", "2024-02-16"]))
     grid = np.meshgrid(days, expiries, np.arange(340.0, 465.0, 5.0), indexing="ij")
@@ -148,7 +148,7 @@ def test_a_given_underlying_is_kept_and_a_missing_one_is_implied() -> None:
 
 
 def test_where_the_underlying_is_stale_ivs_are_still_those_of_the_forward() -> None:
-    """IVs of calls and puts agree because both are of the forward that the quotes imply, not of a price a dollar off."""
+    """IVs of calls and puts agree: both are of the forward that the quotes imply, not of a price a dollar off."""
     chain = without(priced(), slice(None), "call_iv", "put_iv", *GREEKS)
     chain["underlying"][:] = 401.5
     filled = implied.fill(chain, RATE)

@@ -22,8 +22,8 @@ LAYERS = [
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
-    ["figures", "data_page", "tracking"],
-    ["findings", "explain", "promotion", "scan", "monitoring"],
+    ["figures", "data_page", "document", "report_figures", "tracking"],
+    ["findings", "report", "explain", "promotion", "scan", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]
@@ -32,6 +32,7 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 VENDORS = {
     "mlflow": {"tracking"},
     "litellm": {"llm.client"},
+    "matplotlib": {"report_figures"},
     "hydra": {"config", "launch", "commands", "cli"},
     "omegaconf": {"config", "launch", "commands", "cli"},
     "pyarrow.parquet": {"data.store"},

@@ -51,7 +51,8 @@ def whole(synthetic_home) -> Market:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAHLER_HOME", str(synthetic_home))
         chains, series = backtesting.market(config("rule"))
-        chains = store.scan(backtesting.store_root(config("rule").data), chains.tickers, START, END, max_dte=chains.max_dte)
+        root = backtesting.store_root(config("rule").data)
+        chains = store.scan(root, chains.tickers, START, END, max_dte=chains.max_dte)
         assert len(chains.sessions) == 711 and all(len(chains[t].day) > 100_000 for t in chains.tickers)
     return Market(chains, series)
 
@@ -82,7 +83,8 @@ def of_rows(chain: Chain, keep: np.ndarray, sessions: np.ndarray, spot: np.ndarr
     kept = np.append(0, np.cumsum(keep))[chain.contract_start]               # rows before each contract
     listed = np.diff(kept) > 0
     return dataclasses.replace(
-        chain, sessions=sessions, day=chain.day[keep], spot=spot, **{name: getattr(chain, name)[keep] for name in QUOTES},
+        chain, sessions=sessions, day=chain.day[keep], spot=spot,
+        **{name: getattr(chain, name)[keep] for name in QUOTES},
         contract_start=np.append(kept[:-1][listed], kept[-1]), contract_expiry=chain.contract_expiry[listed],
         contract_strike=chain.contract_strike[listed])
 
@@ -164,7 +166,8 @@ class Outcome:
 def outcome(market: Market, classifier: str = "rule") -> Outcome:
     """The product's own stages, from chains to ledger, with nothing kept on disk."""
     c = config(classifier)
-    prepared = stages.prepare(market.chains, market.series, c.entry, c.fill, c.classifier, market.chains.sessions[0], None)
+    first = market.chains.sessions[0]
+    prepared = stages.prepare(market.chains, market.series, c.entry, c.fill, c.classifier, first, None)
     candidates = stages.sized(prepared, c.regime, c.sizing)
     exits = first_exits(candidates, prepared.found.paths, c.exit, c.costs, market.chains.sessions)
     ledger = backtesting.backtest(c, prepared)
@@ -196,7 +199,8 @@ def known(made: Outcome, n_days: int) -> Table:
 
 def _rows(chains: Chains, ticker: np.ndarray, row: np.ndarray) -> Table:
     """Day, expiry and strike of rows of the chains: their numbers are others in another history."""
-    found = {"day": np.empty(len(row), np.int32), "expiry": np.empty(len(row), "datetime64[D]"), "strike": np.empty(len(row))}
+    n = len(row)
+    found = {"day": np.empty(n, np.int32), "expiry": np.empty(n, "datetime64[D]"), "strike": np.empty(n)}
     for t, name in enumerate(chains.tickers):
         chain, mine = chains[name], ticker == t
         contract = np.searchsorted(chain.contract_start, row[mine], side="right") - 1

@@ -13,7 +13,7 @@ import pytest
 from mahler.exits import Costs
 from mahler.schema import Side
 from tests.handmade import AMPLE, FREE, Spread, market, of_spread, sessions, verdicts
-from tests.markets import Market, Run, random_market, run_market
+from tests.markets import Run, random_market, run_market
 
 DAYS = sessions("2019-03-04", 4)
 EXPIRY = np.datetime64("2019-05-17")

@@ -48,7 +48,8 @@ def test_rows_of_an_expiry_day_removed_at_random_do_not_remove_trades(share: flo
         made = sane_market(seed, exit=HOLD)
         tables = {}
         for ticker, table in made.tables.items():
-            gone = (table["date"] == last_session_on_or_before(table["expiry"])) & (rng.random(len(table["date"])) < share)
+            last = table["date"] == last_session_on_or_before(table["expiry"])
+            gone = last & (rng.random(len(last)) < share)
             tables[ticker] = {name: column[~gone] for name, column in table.items()}
             removed += int(gone.sum())
         whole, thinned = run_market(made).ledger, run_market(replace(made, tables=tables)).ledger
@@ -75,7 +76,7 @@ def test_a_trade_without_one_quote_after_its_entry_still_settles_at_the_official
     (0.5, 300.0, 2),                         # expires worthless: in, and nothing more
     (0.5, 277.0, 4),                         # is exercised
 ])
-def test_commissions_of_0_and_65_cents_and_10_dollars_give_three_pnls_apart_by_the_commissions(cost, close, legs) -> None:
+def test_commissions_of_0_and_65_cents_and_10_dollars_give_three_pnls_apart_by_just_that(cost, close, legs) -> None:
     made = market(DAYS, [spread(cost=cost)], close=close, exit=replace(HOLD, profit_target=0.65), fixed_contracts=3)
     trades = [run_market(replace(made, costs=Costs(commission=c, assignment_fee=0.0))).ledger.trades
               for c in (0.0, 0.65, 10.0)]
@@ -210,10 +211,9 @@ def test_both_legs_share_an_expiration() -> None:
     later = DAYS[9] + 7
     short, long = spread(), spread(expiry=later)
     made = market(DAYS, [short])
-    other = market(DAYS, [long])
-    table = {c: np.concatenate([made.tables["SPY"][c][made.tables["SPY"]["strike"] == 280.0],
-                                other.tables["SPY"][c][other.tables["SPY"]["strike"] == 275.0]]) for c in made.tables["SPY"]}
-    run = run_market(replace(made, tables={"SPY": table}))
+    sold, bought = made.tables["SPY"], market(DAYS, [long]).tables["SPY"]
+    rows = {c: np.concatenate([sold[c][sold["strike"] == 280.0], bought[c][bought["strike"] == 275.0]]) for c in sold}
+    run = run_market(replace(made, tables={"SPY": rows}))
     assert len(run.candidates["day"]) == 0
     assert run.funnel["in_delta_window"].sum() == 1 and run.funnel["with_long_leg"].sum() == 0
     assert len(run_market(made).candidates["day"]) == 1

@@ -18,7 +18,7 @@ from mahler.data import store
 from mahler.exits import first_exits
 from mahler.panel import build
 from mahler.paths import trace
-from mahler.schema import CANDIDATE, CHAIN
+from mahler.schema import CANDIDATE, CHAIN, ConfigError
 from mahler.screen import screen
 from tests.conftest import PERIOD, default_config
 from tests.test_orats import write_zip
@@ -336,3 +336,15 @@ def test_the_demo_does_not_depend_on_what_was_run_before_it(at_home) -> None:
 def test_an_option_that_a_backtest_has_not_is_refused_in_one_line(at_home, override, said) -> None:
     done = mahler(at_home, "backtest", *PERIOD, "universe=spy", override)
     assert done.returncode == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0
+
+
+def test_a_close_that_is_missing_when_spreads_expire_is_refused_by_name(at_home) -> None:
+    config = default_config(*PERIOD, "universe=spy", "classifier=rule")
+    chains, series = command.market(config)
+    panel = build(chains, series)
+    candidates, _ = screen(chains, panel, config.entry, config.fill)
+    expiry = np.unique(candidates["expiry"])[5]
+    close = panel.close.copy()
+    close[chains.sessions == expiry] = np.nan
+    with pytest.raises(ConfigError, match=f"SPY has no close on {expiry}"):
+        trace(candidates, chains, dataclasses.replace(panel, close=close), config.fill)

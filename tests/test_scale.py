@@ -33,7 +33,7 @@ ENTRY_BYTES = 8 + 8              # of each entry of a path: the mid and the fill
 
 
 def chain(days: np.ndarray) -> Table:
-    """One ticker at 100 dollars: 81 strikes a dollar apart, five weekly expiries a day, fairly priced, two cents wide."""
+    """One ticker at 100 dollars: 81 strikes a dollar apart, five weekly expiries, fairly priced, two cents wide."""
     fridays = np.arange(days[0], days[-1] + 35)
     fridays = fridays[(fridays.astype(np.int64) + 3) % 7 == 4]
     day, expiry, strike = (a.ravel() for a in np.meshgrid(days, fridays, np.arange(60.0, 141.0), indexing="ij"))

@@ -13,9 +13,9 @@ from mahler.data import daily, splits, store
 from mahler.data.calendar import sessions as exchange_sessions
 from mahler.data.daily import Daily
 from mahler.exits import Costs, ExitRule
-from mahler.schema import CHAIN, ConfigError, Exit, Side, empty
+from mahler.schema import CHAIN, ConfigError, Exit, Side, Table, empty
 from tests.handmade import Spread, market, sessions
-from tests.markets import MemoryChains, Run, run_market
+from tests.markets import Market, MemoryChains, Run, random_market, run_market
 
 AAPL = "ticker,date,divisor\nAAPL,2014-06-09,7\nAAPL,2020-08-31,4\n"
 
@@ -42,7 +42,8 @@ def test_a_price_is_divided_by_the_splits_strictly_after_its_date(tmp_path: Path
 
 
 def test_rows_may_stand_in_any_order_and_twice(tmp_path: Path) -> None:
-    text = "divisor, date, ticker, note\n4, 2020-08-31, AAPL, x\n20,2022-07-18,GOOG,\n7,2014-06-09,AAPL,\n7.0,2014-06-09,AAPL,\n"
+    text = ("divisor, date, ticker, note\n4, 2020-08-31, AAPL, x\n20,2022-07-18,GOOG,\n"
+            "7,2014-06-09,AAPL,\n7.0,2014-06-09,AAPL,\n")
     known = splits.load(folder(tmp_path, text))
     assert list(known) == ["AAPL", "GOOG"]
     assert known["AAPL"][0].tolist() == days("2014-06-09", "2020-08-31").tolist()
@@ -141,8 +142,8 @@ def test_a_panel_from_the_cache_knows_its_splits() -> None:
 def test_a_split_that_nobody_named_is_refused_at_the_door_and_a_divisor_of_one_says_that_it_is_none() -> None:
     dates, raw, _, known = split_market()
     panels.check_splits(panels.build(chains(dates, raw), known))
-    with pytest.raises(ConfigError, match=rf"AAPL went from .* on {dates[79]} to .* on {dates[80]}: if that is a split, "
-                                          r"name it in data/daily/splits.csv .*the divisor 1"):
+    with pytest.raises(ConfigError, match=rf"AAPL went from .* on {dates[79]} to .* on {dates[80]}: if that is a split"
+                                          r", name it in data/daily/splits.csv .*the divisor 1"):
         panels.check_splits(panels.build(chains(dates, raw), None))
     said = replace(known, splits={"AAPL": (dates[80:81], np.ones(1))})
     panels.check_splits(panels.build(chains(dates, raw), said))
@@ -211,8 +212,9 @@ def test_without_the_split_it_would_have_been_held_on_other_contracts_until_a_se
 
 
 def test_what_another_rule_closes_on_the_eve_or_before_is_not_closed_by_the_split() -> None:
-    for rule, reason, day in ((ExitRule(0.15, None, 0), Exit.PROFIT_TARGET, EVE), (ExitRule(None, None, 7), Exit.TIME, EVE),
-                              (ExitRule(None, None, 9), Exit.TIME, 4), (ExitRule(0.05, None, 0), Exit.PROFIT_TARGET, 1)):
+    for rule, reason, day in (
+            (ExitRule(0.15, None, 0), Exit.PROFIT_TARGET, EVE), (ExitRule(0.05, None, 0), Exit.PROFIT_TARGET, 1),
+            (ExitRule(None, None, 7), Exit.TIME, EVE), (ExitRule(None, None, 9), Exit.TIME, 4)):
         run = held(put(), exit=rule)
         assert (Exit(exit_of(run, "reason")), exit_of(run, "day")) == (reason, day), rule
         assert run.ledger.counts["closed_before_split"] == 0
@@ -251,7 +253,7 @@ def test_an_eve_without_a_quote_is_closed_at_the_last_one() -> None:
 
 
 def test_a_history_that_ends_on_the_eve_ends_like_the_whole_one() -> None:
-    """The split is known, and so is the calendar: the last session of the run is the eve although Monday is not there."""
+    """The split is known, and so is the calendar: the last session is the eve although Monday is not there."""
     whole, ends = held(put()), held(put(), n=EVE + 1)
     for name in ("day", "reason", "cost", "mid", "costs", "pnl"):
         np.testing.assert_array_equal(whole.exits[name], ends.exits[name], err_msg=name)
@@ -279,3 +281,39 @@ def test_the_eve_is_the_last_session_of_the_run_before_the_split_whatever_lies_b
     gap = run_sessions[run_sessions != np.datetime64("2014-06-06")]
     (eve,) = splits.eve(gap, np.array([0]), days("2014-06-20"), known)
     assert str(gap[eve]) == "2014-06-05"
+
+
+def meets_a_split(made: Market, candidates: Table, end: np.ndarray) -> np.ndarray:
+    """Whether a split lies between the entry of each candidate and `end`, datetime64[D] (n,), that day included."""
+    out = np.zeros(len(end), bool)
+    for t, ticker in enumerate(made.tickers):
+        mine = candidates["ticker"] == t
+        entry, known = made.sessions[candidates["day"][mine]], made.splits[ticker]
+        out[mine] = splits.factor(entry, known) != splits.factor(end[mine], known)
+    return out
+
+
+def identities(candidates: Table) -> list[tuple]:
+    return list(zip(*(candidates[name].tolist() for name in (
+        "day", "ticker", "side", "expiry", "short_strike", "long_strike")), strict=True))
+
+
+def test_in_random_markets_nothing_lives_through_a_split_and_what_meets_none_ends_as_it_did() -> None:
+    closed = untouched = 0
+    for seed in range(30):
+        rng, plain = np.random.default_rng(seed), random_market(seed)
+        made = replace(plain, splits={ticker: (np.sort(rng.choice(plain.sessions[2:], 2, replace=False)),
+                                               np.array([7.0, 0.5])) for ticker in plain.tickers})
+        without, run = run_market(plain), run_market(made)
+        assert not meets_a_split(made, run.candidates, made.sessions[run.exits["day"]]).any()
+        assert (run.paths.split_eve != run.candidates["day"]).all()
+        closed += run.ledger.counts["closed_before_split"]
+
+        at = {who: i for i, who in enumerate(identities(run.candidates))}
+        alive = np.flatnonzero(~meets_a_split(made, without.candidates, without.candidates["expiry"]))
+        who = identities(without.candidates)
+        there = np.array([at[who[i]] for i in alive], int)
+        untouched += len(alive)
+        for name in ("day", "reason", "cost", "mid", "costs", "stale_marks", "pnl"):
+            np.testing.assert_array_equal(run.exits[name][there], without.exits[name][alive], err_msg=f"{seed} {name}")
+    assert closed > 20 and untouched > 500

@@ -22,6 +22,9 @@ from mahler.trials import Trial
 from mahler.validation.study import Judgement, judge
 
 
+MOST_PRINTED = 12        # configs; all are in the artifacts
+
+
 @dataclass(frozen=True)
 class Family:
     """Configs that are compared with one control on one market."""
@@ -185,6 +188,9 @@ def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
 
 def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> None:
     c = found.configs
+    rows = [k for k in range(len(c["config"])) if c["is_control"][k] or len(c["config"]) <= MOST_PRINTED]
+    if len(rows) < len(c["config"]):              # of many, the control and the best
+        rows += [k for k in np.argsort(-np.nan_to_num(c["sharpe"], nan=-np.inf))[:MOST_PRINTED] if k not in rows]
 
     def value(name: str, row: int, form: str) -> str:
         return f"{c[name][row]:{form}}" if name in c and np.isfinite(c[name][row]) else "-"
@@ -196,7 +202,7 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
                                    f"{value('difference_high', row, '+.2f')})",
             "seen from": value("detectable", row, ".2f"), "max DD": value("max_drawdown", row, ".1%"),
             "at equal heat": value("equal_heat_max_drawdown", row, ".1%"), "heat": value("mean_heat", row, ".1%")}
-           for row in range(len(c["config"]))],
+           for row in rows],
           title=f"{study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
     e = found.evidence
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "

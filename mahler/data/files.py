@@ -30,8 +30,6 @@ Progress = Callable[[int, int, str], None]
 MAX_DTE = Bound("calendar days to expiration", 1)
 WORKERS = Bound("a number of processes", 1, 256)
 
-LONGEST_SHOWN = 60      # characters of a bad cell
-
 DROPPED = "dropped_"
 """Prefix of the counts that explain the difference between the rows read and the rows kept."""
 EXPIRY_MOVED, DTE_MISMATCH = "expiry_moved", "dte_mismatch"
@@ -261,12 +259,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return text.isascii() and "_" not in text and text.strip() == text.strip(" \t")
-
-
-def shown(value: object) -> str:
-    """A cell for the line of an error: quoted, printable, and no longer than a line."""
-    text = str(value)
-    return ascii(text) if len(text) <= LONGEST_SHOWN else f"{ascii(text[:LONGEST_SHOWN])}..."
 
 
 def whole(values: np.ndarray) -> tuple[np.ndarray, int]:

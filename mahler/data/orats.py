@@ -24,7 +24,7 @@ import numpy as np
 from mahler.data import files
 from mahler.data.calendar import is_session, last_session_on_or_before
 from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
-from mahler.schema import CHAIN, ConfigError, Flag, Table
+from mahler.schema import CHAIN, ConfigError, Flag, Table, one_line, shown
 
 STORE = "orats"
 SYNTHETIC = False
@@ -131,8 +131,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with zipfile.ZipFile(path) as archive, archive.open(_only_csv(path, archive)) as stream:
             yield stream
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, struct.error, ValueError) as error:
-        reason = str(error)[:200]               # it may repeat a name as long as the damage makes it
-        raise ConfigError(f"{path} cannot be read (truncated or damaged): {reason}") from error
+        raise ConfigError(f"{path} cannot be read (truncated or damaged): {one_line(error)}") from error
 
 
 def _only_csv(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -272,7 +271,7 @@ def _fault(path: Path, header: list[str], lines: bytes, numbers: Sequence[str], 
                 return _bad_cell(path, header, lines, at, name, "text in UTF-8")
             if name in numbers and not files.is_number(text):
                 return _bad_cell(path, header, lines, at, name, "a number")
-    return ConfigError(f"{path}: {reason.splitlines()[0]}")
+    return ConfigError(f"{path}: {one_line(reason)}")
 
 
 def _rows(lines: bytes) -> list[bytes]:
@@ -284,7 +283,7 @@ def _bad_cell(path: Path, header: list[str], lines: bytes, at: int, column: str,
     line = _rows(lines)[at]
     text = line.decode("utf-8", errors="replace").split(",")[header.index(column)]
     return ConfigError(f"{path}: row {_line_number(path, line)} column {column} must be {valid}, "
-                       f"got {files.shown(text)}")
+                       f"got {shown(text)}")
 
 
 def _line_number(path: Path, line: bytes) -> int:

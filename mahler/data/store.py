@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from mahler.data.calendar import last_session_on_or_before
 from mahler.data.chain import QUOTES, Chain, day_index, runs, spot_of_days
-from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns
+from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns, one_line
 
 ROW_GROUP = 1 << 16
 BATCH = 1 << 18         # rows of a foreign file that are decoded at a time
@@ -498,8 +498,7 @@ def _foreign(path: Path, name: str, column: pa.Array, kind: str) -> np.ndarray:
             raise ConfigError(f"{path}: column {name} must be a date, it is {stored}")
         return column.cast(pa.date32(), safe=False).to_numpy(zero_copy_only=False).astype("datetime64[D]")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: column {name} must be {kind}, it is {stored}: {reason}") from error
+        raise ConfigError(f"{path}: column {name} must be {kind}, it is {stored}: {one_line(error)}") from error
 
 
 def _to_arrow(table: Table) -> pa.Table:
@@ -546,6 +545,6 @@ def _named(path: Path):
         yield
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} cannot be read as Parquet (truncated, damaged or foreign): {reason}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as Parquet (truncated, damaged or foreign): {one_line(error)}"
+                          ) from error

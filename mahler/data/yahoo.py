@@ -32,7 +32,7 @@ from mahler.data import files
 from mahler.data.calendar import is_session, last_session_on_or_before
 from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
 from mahler.implied import complete
-from mahler.schema import CHAIN, Bound, ConfigError, Table, empty
+from mahler.schema import CHAIN, Bound, ConfigError, Table, empty, one_line, shown
 
 STORE = "yahoo"
 SYNTHETIC = False
@@ -41,7 +41,7 @@ NUMBERS = ("strike", "bid", "ask", "volume", "openInterest", "spot")
 TEXT = ("contractSymbol", "expiry", "type", "lastTradeDate", "session")
 SIDES = {"C": "call", "P": "put"}
 MAX_BYTES = 16 << 20    # a file of SPY up to 90 days has 1 MiB
-MAX_STRIKE = 1e6        # dollars per share
+MIN_STRIKE, MAX_STRIKE = 0.01, 1e6      # dollars per share
 MAX_QUOTE = 10.0        # times the larger of spot and strike: no option is worth a tenth of that
 MAX_LAG = 5             # calendar days by which quotes may be newer than their session: over a long weekend
 
@@ -136,7 +136,7 @@ def _parse(path: Path, data: bytes) -> dict[str, np.ndarray]:
                                    arrow_csv.ParseOptions(quote_char=False),    # a stray one would swallow lines
                                    convert_options=arrow_csv.ConvertOptions(column_types=types))
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path} is not a CSV of chains: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path} is not a CSV of chains: {one_line(error)}") from error
     missing = [name for name in (*TEXT, *NUMBERS) if name not in arrow.column_names]
     if missing:
         raise ConfigError(f"{path} lacks the columns {', '.join(missing)}")
@@ -152,7 +152,7 @@ def _numbers(path: Path, name: str, texts: Sequence[str | None]) -> np.ndarray:
     values = np.empty(len(texts))
     for row, text in enumerate(texts):
         if not files.is_number(text or ""):
-            raise ConfigError(f"{path}: row {row + 2} column {name} must be a number, got {files.shown(text)}")
+            raise ConfigError(f"{path}: row {row + 2} column {name} must be a number, got {shown(text)}")
         values[row] = float(text or "nan")
     return values
 
@@ -163,13 +163,13 @@ def _dates(path: Path, name: str, texts: np.ndarray) -> np.ndarray:
     out = np.empty(len(unique), "datetime64[D]")
     for i, text in enumerate(unique):
         try:
-            if len(text) != 10:
+            if len(text) != 10 or not "1900" <= text < "2200":
                 raise ValueError
             out[i] = np.datetime64(text, "D")
         except ValueError:
             row = int(np.flatnonzero(inverse == i)[0]) + 2
             raise ConfigError(f"{path}: row {row} column {name} must be a date, YYYY-MM-DD, "
-                              f"got {files.shown(text)}") from None
+                              f"got {shown(text)}") from None
     return out[inverse]
 
 
@@ -184,7 +184,7 @@ def _check_names(file: DayFile, raw: dict[str, np.ndarray]) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ConfigError(f"{file.path}: row {row + 2} column {column} must be {valid[row % len(valid)]}, "
-                              f"got {files.shown(raw[column][row])}")
+                              f"got {shown(raw[column][row])}")
 
 
 def _quote_day(file: DayFile, last_trade: np.ndarray) -> np.datetime64:
@@ -204,7 +204,7 @@ def _time(path: Path, row: int, text: str) -> datetime:
         time = None
     if time is None or time.tzinfo is None:
         raise ConfigError(f"{path}: row {row} column lastTradeDate must be an ISO time with its offset from UTC, "
-                          f"got {files.shown(text)}")
+                          f"got {shown(text)}")
     return time
 
 
@@ -218,7 +218,7 @@ def _usable(raw: dict[str, np.ndarray], day: np.datetime64, max_dte: int | None
     reasons = {
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
-        "bad_strike": ~((strike > 0) & (strike < MAX_STRIKE)),
+        "bad_strike": ~((strike >= MIN_STRIKE) & (strike < MAX_STRIKE)),
         "bad_price": ((quotes < 0) | (quotes > MAX_QUOTE * np.maximum(strike, raw["spot"]))).any(axis=0),
     }
     left, counts = np.ones(len(dte), bool), {"read": len(dte)}
