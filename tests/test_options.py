@@ -10,6 +10,7 @@ import pytest
 
 from mahler import panel as panels
 from mahler.commands.backtest import market
+from mahler.config import Backtest, Validate, load
 from mahler.home import conf_dir
 from mahler.schema import Regime
 from tests.conftest import PERIOD, default_config
@@ -24,9 +25,16 @@ def options(group: str) -> list[str]:
     return [option for g, option in OPTIONS if g == group]
 
 
+def loaded(verb: str, *overrides: str):
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(compose(verb, list(overrides)), Validate if verb == "validate" else Backtest)
+
+
 @pytest.mark.parametrize("group, option", OPTIONS)
 def test_an_option_composes_and_loads(group: str, option: str) -> None:
-    config = default_config(f"{group}={option}")
+    config = loaded("validate", f"{group}={option}")         # a backtest, and the method beside it
     assert getattr(config, group) is not None
 
 
@@ -35,10 +43,17 @@ def test_a_study_names_itself_and_lists_options_that_load(study: str) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    text = (CONF / "experiment" / f"{study}.yaml").read_text()
+    assert "glob(" not in text, "a study is a pre-registration"
+    verb = "validate" if "grid:" in text else "backtest"
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        whole = compose("backtest", [f"experiment={study}"], return_hydra_config=True)
+        whole = compose(verb, [f"experiment={study}"], return_hydra_config=True)
     assert whole.study == study
-    assert "glob(" not in (CONF / "experiment" / f"{study}.yaml").read_text(), "a study is a pre-registration"
+    if verb == "validate":
+        for key, options in loaded(verb, f"experiment={study}").grid.items():
+            for option in options:
+                loaded(verb, f"experiment={study}", f"{key}={option}")
+        return
     parser = OverridesParser.create()
     for key, values in whole.hydra.sweeper.params.items():
         for value in parser.parse_override(f"{key}={values}").sweep_string_iterator():

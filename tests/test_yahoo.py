@@ -12,6 +12,7 @@ from mahler import bsm, implied
 from mahler.data import quality, store, yahoo
 from mahler.data.files import Ingested
 from mahler.schema import CHAIN, ConfigError, Flag, Table, empty
+from tests.conftest import default_config
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "chains_2026-08"
 real_chains = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real chains are not at {REAL}")
@@ -311,10 +312,11 @@ def test_real_quotes_are_of_the_morning_after_the_session_in_the_name(real: Inge
 
 @real_chains
 def test_real_quotes_imply_sane_volatilities_and_ordered_deltas(real: Ingested) -> None:
-    checked = quality.report(real.root, ["SPY", "QQQ", "IWM"]).table
+    checked = quality.report(quality.partitions(real.root, ["SPY", "QQQ", "IWM"]), default_config().quality, None,
+                             silent).years
     assert (checked["parity_95"] < 0.002).all()
-    assert (checked["delta_ordered_share"] > 0.99).all()
-    assert (checked["crossed_share"] == 0).all()
+    assert (checked["delta_rising"] < 0.01).all()
+    assert (checked["crossed"] == 0).all()
     for ticker in ("SPY", "QQQ", "IWM"):
         chain = store.read_partition(store.partition_path(real.root, ticker, 2026))
         dte = (chain["expiry"] - chain["date"]).astype(int)

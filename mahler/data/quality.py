@@ -121,7 +121,7 @@ class Quality:
     source: str
     fingerprint: str                        # of the partitions
     thresholds: Thresholds
-    years: Table                            # with verdict (schema int8) and reasons (str)
+    years: Table                            # with its verdict (int8) and the reasons (str)
     days: dict[str, Table]                  # by ticker, for every session of the exchange from its first to its last
     dropped: dict[str, dict[str, int]]      # by ticker: rows left out at ingest, by reason
     flagged: dict[str, dict[str, int]]      # by ticker: rows by flag
@@ -132,7 +132,7 @@ def partitions(root: Path, tickers: Sequence[str]) -> dict[str, list[PartitionIn
 
     Raises ConfigError where a ticker is not in the store or a partition is damaged.
     """
-    parts = {}
+    parts: dict[str, list[PartitionInfo]] = {}
     for ticker in sorted(set(tickers)):
         parts[ticker] = [store.partition_info(path) for path in store.partitions(root, ticker).values()]
         if not parts[ticker]:
@@ -145,12 +145,13 @@ def report(parts: Mapping[str, Sequence[PartitionInfo]], thresholds: Thresholds,
            progress: Progress) -> Quality:
     """Judge the partitions of one store, by ticker, years ascending: those of Chains, or of `partitions`.
 
-    What was measured is found in, or put into, the cache `folder`; None measures it anew.
+    What was measured is found in, or put into, the cache `folder`; None measures it anew. Raises ConfigError where a
+    partition is damaged, or has rows of a day without a session.
     """
     infos = [info for of_ticker in parts.values() for info in of_ticker]
     days, years = {}, []
     for ticker, measured in checks.measured(parts, folder, progress).items():
-        days[ticker] = _days(measured, thresholds)
+        days[ticker] = _days(ticker, measured, thresholds)
         years.append(_years(ticker, parts[ticker], measured, days[ticker], thresholds))
     return Quality(
         source=", ".join(sorted({info.source for info in infos})),
@@ -165,9 +166,12 @@ def report(parts: Mapping[str, Sequence[PartitionInfo]], thresholds: Thresholds,
 # ---------------------------------------------------------------------------------------------- days
 
 
-def _days(measured: np.ndarray, thresholds: Thresholds) -> Table:
+def _days(ticker: str, measured: np.ndarray, thresholds: Thresholds) -> Table:
     """Every session of the exchange from the first to the last day: date, state, and what DAY_MARKS look at, or NaN."""
     date = sessions(measured["date"][0], measured["date"][-1])
+    odd = np.setdiff1d(measured["date"], date)
+    if len(odd):
+        raise ConfigError(f"the store has {ticker} on {odd[0]}, which is not a session of XNYS: ingest that year again")
     at = np.searchsorted(date, measured["date"])
     out = {"date": date, "state": np.full(len(date), State.MISSING, np.int8)}
     for name, share in _shares(measured).items():
@@ -299,7 +303,8 @@ def headline(quality: Quality) -> str:
     tickers = ", ".join(dict.fromkeys(years["ticker"]))
     counts = [f"{n} {verdict}" for verdict in Verdict if (n := int(np.count_nonzero(years["verdict"] == verdict)))]
     words = [f"{name} ({why_not})" for name, why_not in judged(quality, Verdict.DO_NOT_USE, first, last).items()]
-    return (f"{quality.source}, {tickers}, {first if first == last else f'{first}-{last}'}, {years['rows'].sum():,} rows. "
+    period = first if first == last else f"{first}-{last}"
+    return (f"{quality.source}, {tickers}, {period}, {years['rows'].sum():,} rows. "
             f"Years of a ticker: {', '.join(counts)}" + (f": {'; '.join(words)}" if words else ""))
 
 
