@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench ui clean
+.PHONY: help install demo test bench calibrate ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ test: install  ## all tests, on two processes
 
 bench: install  ## speed and memory of every stage; takes minutes, not part of the tests
 	$(BIN)/python tests/bench.py
+
+calibrate: install  ## is the verdict honest? known truths through the rule, experiments/calibration.md; takes minutes
+	$(BIN)/python tests/calibrate.py
 
 # One worker and no job execution: 6 s and 0.5 GB instead of 26 s and 1.6 GB, and no network at start.
 ui: install  ## the MLflow UI in a browser, http://127.0.0.1:5000 (PORT=...)

@@ -83,8 +83,8 @@ def page(quality: Quality, title: str, *, synthetic: bool) -> str:
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
             f"<style>{STYLE}</style></head><body>\n"
             f'<h1 style="color:{LOSS if synthetic else INK}">{heading}</h1><p>{html.escape(headline(quality))}</p>\n'
-            f"{_legend(quality)}\n{maps}\n{_marked_days(quality)}\n{_years(quality)}\n{_thresholds(quality.thresholds)}\n"
-            "</body></html>\n")
+            f"{_legend(quality)}\n{maps}\n{_years(quality)}\n{_thresholds(quality.thresholds)}\n"
+            f"{_marked_days(quality)}\n</body></html>\n")
 
 
 # ---- the heat map ----------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, s
     own, eve = _time_day(candidates, rule, sessions), paths.split_eve
     time_day = np.where(eve >= 0, np.minimum(own, eve), own).astype(np.int32)
     day, reason, cost, mid, stale = first_exits_kernel(
-        candidates["day"], candidates["credit"], candidates["max_loss"], paths.start, paths.mid, paths.close,
+        candidates["day"], candidates["credit"], paths.start, paths.mid, paths.close,
         paths.settlement, paths.assigned_day, paths.assigned_cost, time_day,
         np.inf if rule.profit_target is None else rule.profit_target,
         np.inf if rule.stop_loss is None else rule.stop_loss)

@@ -207,7 +207,8 @@ def _verdict(family: Family) -> list[Block]:
     beside = {"out_of_sample": f" (StepM {'names it' if e['superior'] else 'does not name it'})",
               "drawdown": f", which is {value(e['control_drawdown'], '%')}"}
     body = tuple((CRITERIA.get(c["name"], c["name"]), value(c["value"], form.get(c["name"], "+.2f")),
-                  c["threshold"] + beside.get(c["name"], ""), passed[c["passed"]]) for c in family.judgement["criteria"])
+                  c["threshold"] + beside.get(c["name"], ""), passed[c["passed"]])
+                 for c in family.judgement["criteria"])
     return [Heading(3, f"Verdict: {family.judgement['verdict']}"), Bullets(tuple(family.judgement["reasons"])),
             Words(RULE), Rows(("criterion", "found", "asked", "passed"), body, words=frozenset({2, 3}))]
 
@@ -223,17 +224,19 @@ def _configs(family: Family) -> list[Block]:
         with_interval(c, "cagr", row, "%"), f"{c['trades'][row]:,.0f}", value(c["mean_heat"][row], "%"))
         for row, name in enumerate(names))
     falls = tuple((name, with_interval(c, "max_drawdown", row, "%"), _drawdown_dates(family, row),
-                   "control" if is_control[row] else _equal_heat(c, row)) for row, name in enumerate(names))
-    note = ("Whole period, in sample; the control is in bold. Intervals are percentiles of a stationary bootstrap of daily "
-            "returns, each by itself, not corrected for the number of configs. Heat is open maximum loss over equity; "
-            "\"at equal heat\" scales a config's risk until its mean heat is the control's.")
+                   f"{value(c['cagr'][row], '%')} / {value(c['max_drawdown'][row], '%')}" if is_control[row] else
+                   _equal_heat(c, row)) for row, name in enumerate(names))
+    note = ("Whole period, in sample; the control is in bold. Intervals are percentiles of a stationary bootstrap of "
+            "daily returns, each by itself, not corrected for the number of configs. Heat is open maximum loss over "
+            "equity; \"at equal heat\" scales a config's risk until its mean heat is the control's.")
     more = family.judgement["configs"] - len(names)
     if more:
         note += f" Of {family.judgement['configs']:,} configs the control, the winners and the best are shown."
     return [Heading(3, "Configs"), Rows(
         ("config", f"Sharpe ({level})", f"Sharpe less control's ({level})", "could have been seen", f"CAGR ({level})",
          "trades", "mean heat"), returns, strong),
-        Rows(("config", f"max drawdown ({level})", "its dates", "at equal heat: CAGR / drawdown (risk)"), falls, strong),
+        Rows(("config", f"max drawdown ({level})", "its dates", "at equal heat: CAGR / drawdown (risk)"), falls,
+             strong),
         Words(note), *_losing(family), *_effective_multipliers(family)]
 
 
@@ -265,9 +268,9 @@ def _losing(family: Family) -> list[Block]:
     if "sharpe" not in c or not c["sharpe"][row] < 0:
         return []
     sure = "; the whole interval is below zero" if c["sharpe_high"][row] < 0 else ""
-    return [Words(f"The control itself loses on these data: Sharpe {with_interval(c, 'sharpe', row, '.2f')}{sure}. Below "
-                  "zero a Sharpe ratio is made better by more risk as well as by less loss, and a config may look better "
-                  "for trading less. Read the differences with that in mind: less bad is not good.")]
+    return [Words(f"The control itself loses on these data: Sharpe {with_interval(c, 'sharpe', row, '.2f')}{sure}. "
+                  "Below zero a Sharpe ratio is made better by more risk as well as by less loss, and a config may "
+                  "look better for trading less. Read the differences with that in mind: less bad is not good.")]
 
 
 def _effective_multipliers(family: Family) -> list[Block]:
@@ -306,8 +309,8 @@ def _differences(family: Family) -> Picture:
     keep = np.flatnonzero(c["is_control"] == 0)
     scored = tuple(np.nan if x is None else float(x) for x in
                    (d["value"], d["low"], d["high"], family.judgement["evidence"]["detectable"]))
-    svg = draw.differences([family.shown[k] for k in keep], *(
-        c[name][keep] for name in ("difference", "difference_low", "difference_high", "detectable")), scored, d["level"])
+    columns = [c[name][keep] for name in ("difference", "difference_low", "difference_high", "detectable")]
+    svg = draw.differences([family.shown[k] for k in keep], *columns, scored, d["level"])
     return Picture(_file(family, "differences"), svg, (
         f"{family.universe}: the difference from the control of each config in sample, and of what was chosen, out of "
         "sample. A point nearer to zero than its grey tick is less than these data could have shown with 80 % power."))
@@ -321,11 +324,14 @@ def _choosing(family: Family) -> list[Block]:
     rows = [
         ("chosen most often", ", ".join(f"{family.short[name]} {share:.0%}" for name, share in j["winners"][:4])),
         ("difference on each staggered start", ", ".join(
-            f"+{shift} sessions: {value(d, '+.2f')}" for shift, d in zip(*family.tables["spread"].values(), strict=True))
+            f"+{shift} sessions: {value(d, '+.2f')}"
+            for shift, d in zip(family.tables["spread"]["shift"], family.tables["spread"]["difference"], strict=True))
          + f"; the first is the one that is scored, {_out_of_sample(family)}"),
         ("chosen again at the control's mean heat", DASH if heat is None else
-         f"risk x {heat['scale']:.2f}, mean heat {percent(heat['heat'])}" + ("" if heat["reached"] else ", not reached")),
-        ("PBO", f"{value(j['pbo'], '.2f')}; equal configs are as low with p {value(j['evidence']['pbo_p_value'], '.2f')}"),
+         f"risk x {heat['scale']:.2f}, mean heat {percent(heat['heat'])}"
+         + ("" if heat["reached"] else ", not reached")),
+        ("PBO", f"{value(j['pbo'], '.2f')}; equal configs are as low with p "
+                f"{value(j['evidence']['pbo_p_value'], '.2f')}"),
         ("the chosen lost out of sample", f"in {value(j['probability_of_loss'], '%')} of the splits; slope of out of "
                                           f"sample on in sample {value(j['degradation'], '+.2f')}"),
         ("Hansen's SPA, whole period, any config against the control", f"p {value(j['spa_p_value'], '.2f')}; StepM at "
@@ -400,8 +406,8 @@ def _map(family: Family, axes: Sequence[str]) -> list[Block]:
     return [Heading(3, "Map of the grid"), Picture(
         _file(family, "map"), draw.heat_map((first, second), (options[first], options[second]), panels,
                                             place(settings(family.judgement["control"]))),
-        f"{family.universe}: whole period, in sample, each config at its own heat; the control's cell is framed.{pooled} "
-        "There are no intervals here: a map shows whether neighbours agree, and proves nothing.")]
+        f"{family.universe}: whole period, in sample, each config at its own heat; the control's cell is framed."
+        f"{pooled} There are no intervals here: a map shows whether neighbours agree, and proves nothing.")]
 
 
 def _ordered(options: Iterable[str]) -> list[str]:
@@ -424,8 +430,8 @@ def _unseen(family: Family) -> list[Block]:
              f"would have been seen with 80 % power at a one-sided 5 %. The estimate, with its interval, is "
              f"{_out_of_sample(family)}; whatever lies in the interval is not excluded."]
     if len(seen):
-        items.append(f"In sample, differences of a single config below {seen.min():.2f} to {seen.max():.2f}, more the less "
-                     "a config resembles the control.")
+        items.append(f"In sample, differences of a single config below {seen.min():.2f} to {seen.max():.2f}, more the "
+                     "less a config resembles the control.")
     if len(null):
         items.append(f"Overfitting, by PBO alone: equal configs as correlated as these {j['configs']} give a PBO from "
                      f"{np.quantile(null, 0.05):.2f} to {np.quantile(null, 0.95):.2f} in nine of ten draws.")
@@ -437,8 +443,8 @@ def _trials(families: Sequence[Family]) -> list[Block]:
     found: list[Block] = [Heading(2, "N, and where it comes from"), Words(
         "N counts every configuration that was ever backtested or searched on the same store, by any study, from an "
         "append-only ledger beside the chains: deleting runs does not lower it. It deflates the Sharpe ratio above. It "
-        "cannot count what was tried elsewhere before: the entry and exit rules that all configs share came from earlier "
-        "work on the same years.")]
+        "cannot count what was tried elsewhere before: the entry and exit rules that all configs share came from "
+        "earlier work on the same years.")]
     body = [(f"{', '.join(universes)}: {store}", f"{n:,}", ", ".join(f"{study} {k:,}" for study, k in sources))
             for (store, n, sources), universes in _same_n(families).items()]
     return [*found, Rows(("universe: store", "N", "by study"), tuple(body), words=frozenset({2}))]
@@ -449,7 +455,8 @@ def _same_n(families: Sequence[Family]) -> dict[tuple, list[str]]:
     by: dict[tuple, list[str]] = {}
     for family in families:
         sources = tuple(family.judgement["n_by_study"].items())
-        by.setdefault((family.row["tags.data_source"], family.judgement["n_trials"], sources), []).append(family.universe)
+        key = (family.row["tags.data_source"], family.judgement["n_trials"], sources)
+        by.setdefault(key, []).append(family.universe)
     return by
 
 
@@ -461,19 +468,19 @@ def _limits(study: Study, families: Sequence[Family]) -> list[Block]:
         "interest, taxes and the effect of one's own orders on the quotes are not modelled.",
         "All configs saw the same chains and the same daily history, and what a study does not vary is fixed: "
         "the result is conditional on those rules, sizes, costs and initial equity.",
-        "Every test window starts flat, so the out-of-sample account holds fewer positions after each of its seams than "
-        "an account that never stops.",
+        "Every test window starts flat, so the out-of-sample account holds fewer positions after each of its seams "
+        "than an account that never stops.",
     ]
     if study.failed:
-        items.append(f"{_count(study.failed, 'run')} of the study failed and {'is' if study.failed == 1 else 'are'} not "
-                     "in it.")
+        items.append(f"{_count(study.failed, 'run')} of the study failed and {'is' if study.failed == 1 else 'are'} "
+                     "not in it.")
     items += [f"{_count(family.later, 'backtest')} of {family.universe} finished after this validation and "
               f"{'is' if family.later == 1 else 'are'} not in it: mahler validate study={study.name}"
               for family in families if family.later]
     undated = [family.universe for family in families if family.runs and DASH in
                [_drawdown_dates(family, row) for row in range(len(family.shown))]]
-    items += [f"{universe}: a drawdown without dates is of a run whose account is not the one that was validated: the code "
-              "changed in between." for universe in undated]
+    items += [f"{universe}: a drawdown without dates is of a run whose account is not the one that was validated: the "
+              "code changed in between." for universe in undated]
     return [Heading(2, "Limits"), Bullets(tuple(items))]
 
 
@@ -487,15 +494,16 @@ def _data_limits(family: Family) -> list[str]:
     options = ("seed", "variance_premium", "drift", "max_dte")
     made = ", ".join(f"{option} {family.runs[0][f'params.data.{option}']}" for option in options
                      if family.runs and f"params.data.{option}" in family.runs[0])
-    return [f"The market is SYNTHETIC: every quote is modelled, none was ever made by anybody{f' ({made})' if made else ''}."
-            f"{path} What is found here tests the method and the rules; it decides nothing about a real market."]
+    return ["The market is SYNTHETIC: every quote is modelled, none was ever made by anybody"
+            f"{f' ({made})' if made else ''}.{path} What is found here tests the method and the rules; it decides "
+            "nothing about a real market."]
 
 
 def _fills(family: Family) -> str:
     travel = {run["params.fill.travel"] for run in family.runs if "params.fill.travel" in run}
     if len(travel) == 1:
-        return (f"Fills are modelled, none was traded: a leg travels {float(*travel):.0%} of its bid-ask spread. The natural "
-                "fill, all of the spread on every leg of both accounts, is one of the criteria.")
+        return (f"Fills are modelled, none was traded: a leg travels {float(*travel):.0%} of its bid-ask spread. The "
+                "natural fill, all of the spread on every leg of both accounts, is one of the criteria.")
     return ("Fills are modelled, none was traded. The natural fill, all of the bid-ask spread on every leg of both "
             "accounts, is one of the criteria.")
 

@@ -136,13 +136,6 @@ def run(*, study: str, name: str, signature: str, params: Mapping[str, Any],
 
 
 def tag(active: Active, tags: Mapping[str, str]) -> None:
-    """Add tags to a run that is being made."""
-    client = _client(_database())
-    for key, value in _tags(tags).items():
-        client.set_tag(active.id, key, value)
-
-
-def tag(active: Active, tags: Mapping[str, str]) -> None:
     """Add tags that were not known when the run began."""
     from mlflow.entities import RunTag
 

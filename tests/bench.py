@@ -62,13 +62,11 @@ def default_config(*overrides: str):
 
 def cold(universe: str) -> None:
     """One cold run in this process: no cache, imports done first. Prints seconds per stage as JSON."""
-    import numpy as np
 
-    from mahler import home, metrics, panel as panels
+    from mahler import metrics, panel as panels
     from mahler.commands import backtest as command
     from mahler.data import store
     from mahler.exits import first_exits
-    from mahler.fills.travel import travel
     from mahler.paths import trace
     from mahler.screen import screen
     from mahler.simulate import simulate

@@ -83,7 +83,8 @@ def test_the_installed_wheel_is_not_this_checkout(installed, elsewhere, tmp_path
 def test_the_installed_wheel_lists_its_verbs_from_another_directory(installed, elsewhere):
     shown = run(installed / "mahler", "--help", **elsewhere)
     for command in (ROOT / "mahler" / "commands").glob("[a-z]*.py"):
-        assert f"  {command.stem} " in shown
+        verb = command.stem.replace("_", "-")
+        assert f"  {verb} " in shown
 
 
 def test_the_installed_wheel_composes_a_backtest_from_another_directory(installed, elsewhere):

@@ -56,9 +56,7 @@ def _family(row: dict[str, Any]) -> Family:
         raise ConfigError(f"{what}: {folder / missing[0]} is missing; run mahler validate study={row['study']} again")
     judgement = json.loads((folder / "judgement.json").read_text(encoding="utf-8"))
     finished = {one["run_id"]: one for one in tracking.runs(row["study"])}
-    gone = [run_id for run_id in judgement["judged"] if run_id not in finished]
-    judged = [finished.get(run_id) or _older(run_id, what, row["study"]) for run_id in judgement["judged"]] \
-        if gone else [finished[run_id] for run_id in judgement["judged"]]
+    judged = [finished.get(run_id) or _older(run_id, what, row["study"]) for run_id in judgement["judged"]]
     later = sum(one["started"] > row["started"] and one["tags.universe"] == row["tags.universe"]
                 and one["run_id"] not in judgement["judged"] for one in finished.values()) if judged else 0
     return Family(row, judgement, {name: store.read_table(folder / f"{name}.parquet") for name in TABLES}, judged,
@@ -81,7 +79,8 @@ def _study(name: str) -> Study:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text) or {}
         if content.get("study") == name:
-            comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line]
+            comments = [line[1:].strip() for line in text.splitlines()
+                        if line.startswith("#") and "@package" not in line]
             question = comments[0].partition(" mahler ")[0] if comments else None
             params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
             swept = {key: str(options).split(",") for key, options in params.items()}

@@ -133,7 +133,7 @@ def follow_rows(
 
 
 def first_exits(
-    const int32_t[::1] day, const double[::1] credit, const double[::1] max_loss, const int64_t[::1] start,
+    const int32_t[::1] day, const double[::1] credit, const int64_t[::1] start,
     const double[::1] mid, const double[::1] close, const double[::1] settlement,
     const int32_t[::1] assigned_day, const double[::1] assigned_cost, const int32_t[::1] time_day,
     double profit_target, double stop_loss,

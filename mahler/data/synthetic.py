@@ -20,7 +20,7 @@ from mahler.data.calendar import sessions
 from mahler.data.files import Ingested, Progress
 from mahler.home import user_path
 from mahler.market import chain, listings, path, simulation
-from mahler.market.turning_points import DATES, TICKERS
+from mahler.market.turning_points import TICKERS
 from mahler.schema import Bound, ConfigError, Table
 from mahler.workers import pool as workers_pool
 
@@ -29,9 +29,6 @@ SYNTHETIC = True
 
 MARKET_VERSION = 1
 """Raised when any number that the market makes changes: it is part of the store's name."""
-
-SYNTHETIC = True
-"""Whatever is found on this market is said to be."""
 
 SEED = Bound("a number of the random generator", 0)
 MAX_DTE = Bound("calendar days to expiration", 1, listings.LONGEST_LEAD)
