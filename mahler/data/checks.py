@@ -121,20 +121,22 @@ def _parity(p: _Partition) -> Table:
     forward = p.forward[p.group]
     near = np.abs(p.chain["strike"] / forward - 1) < NEAR_THE_MONEY
     apart = np.abs(p.chain["strike"] + p.call - p.put - forward) / forward
-    rows = np.flatnonzero(near & np.isfinite(apart))
-    rows = rows[np.lexsort((apart[rows], p.day[rows]))]
-    first = np.searchsorted(p.day[rows], np.arange(len(p.dates) + 1))
-    return {"parity": _quantile(apart[rows], first, 0.5), "parity_95": _quantile(apart[rows], first, 0.95)}
+    median, most = quantiles(np.where(near, apart, np.nan), p.day, len(p.dates), (0.5, 0.95))
+    return {"parity": median, "parity_95": most}
 
 
-def _quantile(ranked: np.ndarray, first: np.ndarray, share: float) -> np.ndarray:
-    """The quantile of each run ranked[first[i] : first[i + 1]], interpolated; NaN where a run is empty."""
-    size = np.diff(first)
-    out = np.full(len(size), np.nan)
-    some = size > 0
-    place = first[:-1][some] + share * (size[some] - 1)
-    low = np.floor(place).astype(int)
-    out[some] = ranked[low] + (place - low) * (ranked[np.ceil(place).astype(int)] - ranked[low])
+def quantiles(values: np.ndarray, group: np.ndarray, n_groups: int, shares: Sequence[float]) -> list[np.ndarray]:
+    """The quantiles of the finite values (n,) of each group (n_groups,), interpolated; NaN where there is none."""
+    rows = np.flatnonzero(np.isfinite(values))
+    rows = rows[np.lexsort((values[rows], group[rows]))]
+    ranked, first = values[rows], np.searchsorted(group[rows], np.arange(n_groups + 1))
+    some, out = np.diff(first) > 0, []
+    for share in shares:
+        place = first[:-1][some] + share * (np.diff(first)[some] - 1)
+        low = np.floor(place).astype(int)
+        of_group = np.full(n_groups, np.nan)
+        of_group[some] = ranked[low] + (place - low) * (ranked[np.ceil(place).astype(int)] - ranked[low])
+        out.append(of_group)
     return out
 
 
@@ -209,27 +211,24 @@ def measured(parts: Mapping[str, Sequence[PartitionInfo]], folder: Path | None,
              progress: Progress) -> dict[str, np.ndarray]:
     """By ticker, DAY (n_days,) of its partitions, years ascending; from `folder` where they were measured before.
 
-    `progress` hears of every partition, of those that are found as well.
+    `progress` hears of those that have to be measured.
     """
-    jobs = [(info, before) for infos in parts.values() for info, before in zip(infos, [None, *infos])]
-    keys = [cache.fingerprint("checks", CHECKS_VERSION, info.digest, before.digest if before else None)
-            for info, before in jobs]
-    out: dict[str, list[np.ndarray]] = {}
+    jobs = [(cache.fingerprint("checks", CHECKS_VERSION, info.digest, before.digest if before else None), info, before)
+            for infos in parts.values() for info, before in zip(infos, [None, *infos])]
+    found = {key: cache.load(folder / FOLDER, key) if folder else None for key, *_ in jobs}
+    missing = [job for job in jobs if found[job[0]] is None]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda job, key: _found(job, folder, key), jobs, keys)
-        for n, ((info, _), key, (days, fresh)) in enumerate(zip(jobs, keys, found), 1):
-            if fresh and folder:
-                cache.store(folder / FOLDER, key, {"days": days})
-            out.setdefault(info.ticker, []).append(days)
-            progress(n, len(jobs), f"{info.ticker} {info.year}")
+        for n, ((key, info, _), days) in enumerate(zip(missing, pool.map(lambda job: _measured(*job[1:]), missing)), 1):
+            found[key] = {"days": days}
+            if folder:
+                cache.store(folder / FOLDER, key, found[key])
+            progress(n, len(missing), f"{info.ticker} {info.year}")
+    out: dict[str, list[np.ndarray]] = {ticker: [] for ticker in parts}
+    for key, info, _ in jobs:
+        out[info.ticker].append(found[key]["days"])
     return {ticker: np.concatenate(of_years) for ticker, of_years in out.items()}
 
 
-def _found(job: tuple[PartitionInfo, PartitionInfo | None], folder: Path | None, key: str) -> tuple[np.ndarray, bool]:
-    """DAY of a partition, and whether it had to be measured."""
-    kept = cache.load(folder / FOLDER, key) if folder else None
-    if kept is not None:
-        return kept["days"], False
-    info, before = job
+def _measured(info: PartitionInfo, before: PartitionInfo | None) -> np.ndarray:
     last = store.read_partition(before.path, KEYS) if before else None
-    return measure(store.read_partition(info.path, COLUMNS), last), True
+    return measure(store.read_partition(info.path, COLUMNS), last)

@@ -242,7 +242,7 @@ def _years(ticker: str, infos: Sequence[PartitionInfo], measured: np.ndarray, da
         "few_row_days": _ratio(in_state[State.FEW_ROWS], present),
         **{name: _ratio(total[name], 2 * rows) for name in ("crossed", "no_ask", "zero_bids")},
         **{name: _ratio(total[name], rows) for name in ("no_delta", "greeks_computed")},
-        **{name: np.array([_median(measured[name][year == y]) for y in numbers])
+        **{name: checks.quantiles(measured[name], year - year[0], len(numbers), [0.5])[0]     # of its days
            for name in ("parity", "parity_95", "underlying_off")},
         "delta_rising": _ratio(total["delta_rising"], total["delta_steps"]),
         "iv_gaps": _ratio(total["iv_gaps"], total["iv_strikes"]), **_noted(infos, numbers),
@@ -256,11 +256,6 @@ def _years(ticker: str, infos: Sequence[PartitionInfo], measured: np.ndarray, da
 
 def _year(dates: np.ndarray) -> np.ndarray:
     return dates.astype("datetime64[Y]").astype(int) + 1970
-
-
-def _median(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else np.nan
 
 
 def _noted(infos: Sequence[PartitionInfo], years: np.ndarray) -> Table:

@@ -18,6 +18,7 @@ from mahler.validation.verdict import Evidence, Verdict, verdict
 from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, returns_of
 
 YEAR = float(SESSIONS_PER_YEAR)
+RULE_FACTOR = 1.5        # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
 MOST_SHOWN = 24          # configs that get intervals of their own; of more, the best and the control
 
 
@@ -122,7 +123,7 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
                                                   robustness.without_best_trades(base), periods=YEAR),
         neighbours=robustness.stability(result.search.trials["sharpe"], control, walkforward.winner_frequency(result)[0][0],
                                         shape, ordered),
-        detectable=sharpe.detectable_by(scored.returns, scored.control, periods=YEAR))
+        detectable=RULE_FACTOR * _detectable(returns, shown.index(control), scored.days - first_day))
     starts = [walkforward.stitched(result, shift) for shift in method.shifts]
     return Judgement(
         verdict=verdict(evidence), evidence=evidence, names=tuple(names), control=control, walk=result,
@@ -204,6 +205,17 @@ def _deflated(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free
         return np.nan
     found = sharpe.sample(returns, risk_free)
     return sharpe.deflated_sharpe(found.sharpe, max(n_trials, 2), variance, found.n, found.skew, found.kurtosis)
+
+
+def _detectable(returns: np.ndarray, control: int, days: np.ndarray) -> float:
+    """The largest difference that a single test of a config (n_days, n_configs) against the control needs on `days`.
+
+    Of the configs' own returns, not of the stitched account: where the past chose the control, that is the control.
+    """
+    others = [sharpe.detectable_by(returns[days, k], returns[days, control], periods=YEAR)
+              for k in range(returns.shape[1]) if k != control]
+    known = [x for x in others if np.isfinite(x)]
+    return max(known, default=np.nan)
 
 
 def _configs(names: Sequence[str], shown: Sequence[int], control: int, walks: dict[int, Walk], returns: np.ndarray,

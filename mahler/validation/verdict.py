@@ -28,7 +28,8 @@ class Evidence:
     with its interval. `superior` is whether StepM at 5 % names the config there. Drawdowns are positive fractions,
     at equal mean heat where that could be matched. The three checks are the same difference at natural fills,
     without the best year, and without either's five best trades. `neighbours` is None where the grid has no ordered
-    axis, so that there is nothing to ask. `detectable` is the difference that could have been seen.
+    axis, so that there is nothing to ask. `detectable` is the difference that the whole rule finds
+    in four studies of five.
     """
 
     is_control: bool                       # the study chose the control itself
@@ -142,8 +143,8 @@ def _found(evidence: Evidence) -> str:
 def _could_have_seen(evidence: Evidence) -> str:
     if math.isnan(evidence.detectable):
         return "What difference could have been seen is not known: an account never moved."
-    return (f"A difference of {evidence.detectable:.2f} a year could have been seen, with 80 % power at a one-sided "
-            "5 %; a smaller one may be there.")
+    return (f"A difference of {evidence.detectable:.2f} a year could have been seen: this rule finds one of that size "
+            "in four studies of five; a smaller one may be there.")
 
 
 def _number(value: float, form: str) -> str:
