@@ -93,7 +93,8 @@ def page(quality: Quality, title: str, *, synthetic: bool) -> str:
 def _legend(quality: Quality) -> str:
     count = {state: sum(int(np.count_nonzero(days["state"] == state)) for days in quality.days.values())
              for state in State}
-    entries = [(COLOURS[state], f"{NAMES[state]}: {count[state]:,}") for state in State] + [(OUTSIDE, "not in the store")]
+    entries = [(COLOURS[state], f"{NAMES[state]}: {count[state]:,}") for state in State]
+    entries.append((OUTSIDE, "not in the store"))
     return '<p class="legend">' + "".join(f'<span><i style="background:{colour}"></i>{words}</span>'
                                           for colour, words in entries) + "</p>"
 

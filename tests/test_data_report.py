@@ -27,7 +27,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Quality:
-    """SPY from 15 December 2023 to 29 February 2024: three missing days, a repeated, a thin, a crossed and an odd one."""
+    """SPY from 15 December 2023 to 29 February 2024: three days missing, one each repeated, thin, crossed and odd."""
     days = [day for day in weeks("2023-12-15") if day not in ("2024-01-09", "2024-01-10", "2024-02-07")]
     chain = sound_chain(*days)
     on = {day: chain["date"] == np.datetime64(day) for day in days}
@@ -52,7 +52,8 @@ def cells(svg: ElementTree.Element) -> dict[str, list[tuple[int, float, int, str
         wide = float(rect.get("width")) / data_page.DAY
         row = round((float(rect.get("y")) - 16) / data_page.ROW)
         title = rect.find(f"{SVG}title")
-        found.setdefault(rect.get("fill"), []).append((row, round(place), round(wide), "" if title is None else title.text))
+        words = "" if title is None else title.text
+        found.setdefault(rect.get("fill"), []).append((row, round(place), round(wide), words))
     return found
 
 
@@ -154,7 +155,7 @@ def test_the_verb_writes_the_page_of_the_tickers_that_are_there(at_home: Path, c
 
 
 def test_a_store_without_the_tickers_is_refused_with_what_to_do(at_home: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.tickers: SPY, QQQ, IWM are not in the store .*orats .*mahler ingest data=orats"):
+    with pytest.raises(ConfigError, match=r"SPY, QQQ, IWM are not in the store .*orats .*mahler ingest data=orats"):
         data_report.run(config_of("data=orats"))
 
 
@@ -173,7 +174,8 @@ def test_the_synthetic_market_is_good_and_what_is_said_of_it_is_so(at_home: Path
     for expiry in np.unique(chain["expiry"][chain["date"] == day]):
         rows = np.flatnonzero((chain["date"] == day) & (chain["expiry"] == expiry) & (chain["call_bid"] > 0)
                               & (chain["put_bid"] > 0))
-        apart = [(chain["call_bid"][k] + chain["call_ask"][k] - chain["put_bid"][k] - chain["put_ask"][k]) / 2 for k in rows]
+        apart = [(chain["call_bid"][k] + chain["call_ask"][k] - chain["put_bid"][k] - chain["put_ask"][k]) / 2
+                 for k in rows]
         votes = sorted(zip(np.abs(apart), chain["strike"][rows] + apart))[:10]
         if len(votes) >= 3:
             forward = np.median([vote for _, vote in votes])

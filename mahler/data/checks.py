@@ -78,9 +78,10 @@ def measure(chain: Table, before: Table | None) -> np.ndarray:
     partition = _by_expiry_and_session(chain)
     out = np.zeros(len(partition.dates), DAY)
     out["date"] = partition.dates
-    for check in CHECKS:
-        for name, values in check(partition).items():
-            out[name] = values
+    with np.errstate(divide="ignore", invalid="ignore"):    # absurd quotes may imply a forward of nothing
+        for check in CHECKS:
+            for name, values in check(partition).items():
+                out[name] = values
     out["shared"], out["repeated"] = _repeats(chain, partition.dates, before)
     return out
 
@@ -92,7 +93,7 @@ def _by_expiry_and_session(chain: Table) -> _Partition:
     day = day_index(chain["date"], dates)
     of_expiry = np.cumsum(np.diff(chain["expiry"], prepend=chain["expiry"][:1]) != np.timedelta64(0))
     key = of_expiry.astype(np.int64) * len(dates) + day
-    order = np.argsort(key, kind="stable")                  # strikes ascend within it: rows came by expiry, strike, date
+    order = np.argsort(key, kind="stable")      # strikes ascend within it: rows came by expiry, strike, date
     new = np.diff(key[order], prepend=-1) != 0
     group, start = np.cumsum(new) - 1, np.append(np.flatnonzero(new), len(key))
     columns = {name: column[order] for name, column in chain.items() if name not in ("date", "expiry")}
@@ -120,7 +121,7 @@ def _parity(p: _Partition) -> Table:
     """|K + C - P - F| / F near the money, where F is the median of K + C - P of the expiry."""
     forward = p.forward[p.group]
     near = np.abs(p.chain["strike"] / forward - 1) < NEAR_THE_MONEY
-    apart = np.abs(p.chain["strike"] + p.call - p.put - forward) / forward
+    apart = np.abs((p.chain["strike"] + p.call - p.put - forward) / forward)
     median, most = quantiles(np.where(near, apart, np.nan), p.day, len(p.dates), (0.5, 0.95))
     return {"parity": median, "parity_95": most}
 
@@ -144,7 +145,7 @@ def _underlying(p: _Partition) -> Table:
     """|S - F| / F of the nearest expiry that has a forward: but for a few weeks of carry it is 0."""
     known = np.flatnonzero(np.isfinite(p.forward))[::-1]    # of equal days the last stays: the nearest expiry
     at, off = p.start[:-1][known], np.full(len(p.dates), np.nan)
-    off[p.day[at]] = np.abs(p.chain["underlying"][at] - p.forward[known]) / p.forward[known]
+    off[p.day[at]] = np.abs((p.chain["underlying"][at] - p.forward[known]) / p.forward[known])
     return {"underlying_off": off}
 
 

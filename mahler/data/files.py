@@ -172,7 +172,7 @@ def _within(day: np.datetime64, first: np.datetime64 | None, last: np.datetime64
 @contextmanager
 def _reader(read: Callable[[DayFile], list[Reading]], n_files: int, workers: int
             ) -> Iterator[Callable[[list[DayFile]], Iterator[list[Reading]]]]:
-    """What `read` makes of each file of a list, in order; in processes of their own where that pays for starting them."""
+    """What `read` makes of each file of a list, in order; in processes of their own where starting them pays."""
     if workers <= 1 or n_files < 4:
         yield partial(map, read)
         return

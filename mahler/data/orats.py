@@ -143,7 +143,8 @@ def _only_csv(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise ConfigError(f"{path} is encrypted: unzip it first")
     if members[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # Of the other methods zipfile decompresses as much as a chunk gives, which may be a thousand times its size.
-        raise ConfigError(f"{path} is compressed by method {members[0].compress_type}, valid is deflate: unzip it first")
+        raise ConfigError(f"{path} is compressed by method {members[0].compress_type}, valid is deflate: "
+                          f"unzip it first")
     if members[0].file_size > MAX_BYTES:
         raise ConfigError(f"{path}: {members[0].filename} says it is {members[0].file_size:,} bytes, "
                           f"at most {MAX_BYTES:,} are read")

@@ -1,0 +1,112 @@
+"""What `mahler validate` judges, and what it refuses in a sentence; and once, a whole study."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mahler import config as configs, tracking
+from mahler.commands import validate as command
+from mahler.config import Validate, load
+from mahler.grid import Axis, Grid
+from mahler.home import conf_dir
+from mahler.schema import ConfigError
+from tests.conftest import PERIOD
+from tests.test_pipeline import mahler
+
+
+def config(*overrides: str) -> Validate:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose("validate", list(overrides)), Validate)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Makes tracking.runs answer with runs of the given overrides, each (overrides, changes to its row)."""
+    def made(*runs: tuple[list[str], dict]) -> None:
+        rows = []
+        for k, (overrides, changes) in enumerate(runs):
+            folder = tmp_path / str(k)
+            folder.mkdir()
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cell = load(compose("backtest", overrides), configs.Backtest)
+            (folder / "config.yaml").write_text(configs.to_yaml(cell))
+            rows.append({"run_id": f"{k}", "name": f"SPY {' '.join(overrides) or 'control'}", "started": f"2026-01-0{k + 1}",
+                         "tags.universe": "SPY", "tags.data_digest": "d", "sessions": 100.0, "artifacts": folder} | changes)
+        monkeypatch.setattr(tracking, "runs", lambda *_: rows)
+        monkeypatch.setattr(tracking, "count_failed", lambda *_: 1)
+        monkeypatch.setattr(command, "_composed", lambda verb, overrides, schema: config(*overrides))
+    return made
+
+
+@pytest.mark.parametrize("runs, said", [
+    ([], "no finished run"),
+    ([([], {})], "one run of SPY is nothing to choose from"),
+    ([([], {}), (["regime=prod"], {"tags.data_digest": "other"})], "different data"),
+    ([([], {}), (["regime=prod"], {"sessions": 99.0})], "different lengths"),
+    ([(["regime=mild"], {}), (["regime=prod"], {})], "has the control's settings"),
+])
+def test_a_study_that_cannot_be_judged_is_refused_in_a_sentence(study, runs, said) -> None:
+    study(*runs)
+    with pytest.raises(ConfigError, match=said):
+        list(command._of_runs(config()))
+
+
+def test_the_control_is_the_run_with_the_default_settings_and_failed_runs_are_said(study, capsys) -> None:
+    study((["regime=prod"], {}), ([], {}), (["regime=mild"], {}))
+    family, = command._of_runs(config())
+    assert family.grid.name(family.control) == "SPY control" and len(family.grid) == 3
+    assert "1 failed runs" in capsys.readouterr().out
+
+
+def test_of_two_runs_of_one_name_the_newest_is_judged(study) -> None:
+    study(([], {}), (["regime=prod"], {}), (["regime=prod"], {}))
+    family, = command._of_runs(config())
+    assert family.judged == ("0", "2")
+
+
+def test_a_cell_of_a_grid_is_the_base_with_one_option_of_each_axis() -> None:
+    base = config("universe=spy")
+    prod = config("regime=prod").regime
+    grid = Grid(base, (Axis("regime", ("flat", "prod"), (base.regime, prod), False),
+                       Axis("limits.max_heat", ("0.1", "0.2", "0.3"), (0.1, 0.2, 0.3), True),
+                       Axis("sizing.fraction", ("0.01", "0.02"), (0.01, 0.02), True)))
+    assert len(grid) == 12 and grid.shape == (2, 3, 2)
+    cell = grid[int(np.ravel_multi_index((1, 2, 0), grid.shape))]
+    assert cell.regime == prod and cell.limits.max_heat == 0.3 and cell.sizing.keywords == {"fraction": 0.01}
+    assert cell.limits.max_positions == base.limits.max_positions and base.limits.max_heat == 0.2
+    assert grid.name(11) == "regime=prod, max_heat=0.3, fraction=0.02"
+
+
+@pytest.mark.parametrize("key, said", [("limits.max_heet", "max_heet"), ("nothing", "nothing")])
+def test_an_axis_that_the_config_has_not_is_refused(key, said) -> None:
+    from mahler.grid import read
+
+    with pytest.raises(ConfigError, match=said):
+        read(config(), key)
+
+
+def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None:
+    short = [*PERIOD, "classifier=rule"]
+    done = mahler(at_home, "backtest", "-m", *short, "universe=spy", "study=judged", "limits=moderate,tight,single_only")
+    assert done.returncode == 0, done.stderr
+    judged = mahler(at_home, "validate", "study=judged", "method.train=12", "method.test=6", "method.step=6",
+                    "method.replications=100", "method.pbo_replications=19", "method.shifts=[0,10]", "method.workers=1")
+    assert judged.returncode == 0, judged.stderr
+    assert "VERDICT: " in judged.stdout and "configurations tried" in judged.stdout
+    row, = tracking.runs("judged", kind="validation")
+    found = json.loads((row["artifacts"] / "judgement.json").read_text())
+    assert found["configs"] == 3 and found["control"].endswith("limits=moderate") and len(found["judged"]) == 3
+    assert found["verdict"] in ("better than control", "no evidence", "worse than control")
+    assert row["tags.market"] == "synthetic" and row["n_trials"] >= 3
+    written = mahler(at_home, "report", "study=judged")
+    assert written.returncode == 0, written.stderr
+    text = (at_home / "experiments" / "judged" / "README.md").read_text()
+    assert text.startswith("# SYNTHETIC") and "(control)" in text
+    short_data = mahler(at_home, "validate", "study=judged")              # five years to train on: there are three
+    assert short_data.returncode == 2 and "needs more sessions" in short_data.stderr
+    assert OmegaConf.load(next(p["artifacts"] for p in tracking.runs("judged")) / "config.yaml").study == "judged"
