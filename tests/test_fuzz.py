@@ -249,7 +249,7 @@ CONTRACTS = {"call_volume": "cVolu", "call_open_interest": "cOi", "put_volume": 
 
 
 def says(row: dict[str, object], cells: dict[str, str]) -> bool:
-    """Whether a row of schema.CHAIN is what the cells say: each number a cell's, or missing, or clamped by a hair."""
+    """Whether a row of schema.CHAIN is what the cells say: each number a cell's, missing, or clamped by a hair."""
     index, stock = number(cells.get("spot_px", "")), number(cells["stkPx"])
     sound = row["underlying"] == (index if index > 0 else stock)
     for ours, theirs in PRICES.items():
@@ -370,7 +370,8 @@ def test_a_mutated_day_reaches_the_store_as_it_was_read_or_not_at_all(sound, tmp
             continue
         expected = rows_of(read(path))
         parts = quality.partitions(done.root, [info.ticker for info in done.partitions])
-        assert quality.report(parts, thresholds(), None, silent).years["rows"].sum() == sum(i.rows for i in done.partitions)
+        judged = quality.report(parts, thresholds(), None, silent)
+        assert judged.years["rows"].sum() == sum(info.rows for info in done.partitions)
         for info in done.partitions:
             table = store.read_partition(info.path)
             today = table["date"] == DAY
@@ -537,8 +538,9 @@ def hist_table() -> dict[str, list]:
 
 def written(table: dict[str, list]) -> bytes:
     buffer = BytesIO()
-    parquet.write_table(pa.table({name: pa.array(column, pa.decimal128(38)) if column[0] == 10 ** 30 else pa.array(column)
-                                  for name, column in table.items()}), buffer)
+    parquet.write_table(pa.table({
+        name: pa.array(column, pa.decimal128(38)) if column[0] == 10 ** 30 else pa.array(column)
+        for name, column in table.items()}), buffer)
     return buffer.getvalue()
 
 

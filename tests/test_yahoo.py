@@ -229,6 +229,12 @@ def test_of_identical_contracts_one_stays_of_contradictory_ones_none(tmp_path: P
     assert (counts["dropped_duplicate"], counts["dropped_contradictory"]) == (1, 2)
 
 
+def test_an_expiration_on_a_saturday_is_moved_and_counted(tmp_path: Path) -> None:
+    counts = ingest(write(tmp_path, [*LADDER, contract("P", 85.0, expiry="2026-09-19")]), tmp_path / "store").counts
+    assert counts["SPY"]["expiry_moved"] == 1
+    assert np.unique(stored(tmp_path / "store")["expiry"]).astype(str).tolist() == ["2026-09-18"]
+
+
 def test_contracts_out_of_reason_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [*LADDER, contract("P", 85.0, bid="-1"), contract("P", 86.0, ask="1e15"),
             contract("P", 87.0, expiry="2026-08-12"), contract("P", 88.0, expiry="2027-01-15")]

@@ -225,6 +225,7 @@ def _usable(raw: dict[str, np.ndarray], day: np.datetime64, max_dte: int | None
     for reason, bad in reasons.items():
         counts[f"{DROPPED}{reason}"] = int(np.count_nonzero(left & bad))
         left &= ~bad
+    counts[files.EXPIRY_MOVED] = int(np.count_nonzero(left & (expiry != raw["expiry"])))
     columns = {name: raw[name][left] for name in ("type", "strike", "bid", "ask", "volume", "openInterest")}
     contracts, repeated = files.unique(columns | {"expiry": expiry[left]}, ("expiry", "strike", "type"))
     counts["kept"] = len(contracts["strike"])
