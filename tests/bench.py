@@ -25,9 +25,20 @@ TARGETS = {
     "walk, 3 tickers, 19 years": (0.5e-3, "s"), "100 configs warm, 3 tickers": (1.0, "s"),
     "cold run, 1 ticker, from the store": (1.5, "s"), "peak memory, cold, 3 tickers": (1.5, "GB"),
     "synthetic store, 3 tickers": (120.0, "s"), "synthetic store, size": (0.25, "GB"),
-    "regime grid of 12 runs, from the shell": (15.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
+    "regime grid of 12 runs, from the shell": (15.0, "s"), "regime grid of 12 runs, from the shell, nothing cached": (
+        15.0, "s"), "validate of the 12-run study": (90.0, "s"), "walk-forward of 10,000 trials, 1 ticker": (60.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
     "IVs per second": (2e6, "1/s"),             # at least
 }
+DENSE = """# @package _global_
+defaults: [override /universe: spy]
+study: dense
+method: {shifts: [0]}
+grid:
+  exit.profit_target: [0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9]
+  sizing.fraction: [0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
+  limits.max_positions: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+  limits.max_heat: [0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2]
+"""
 RESULTS: list[dict] = []
 
 
@@ -190,12 +201,31 @@ def main() -> None:
             record(f"peak memory, cold, {tickers}", statistics.median(m["peak_gb"] for m in made), "GB", 3)
             for what in ("rows", "candidates", "path_entries", "trades"):
                 record(f"  {what}, {tickers}", made[0][what], "")
-        subprocess.run([sys.executable, __file__, "warm"], env=environment, check=True)
+        done = subprocess.run([sys.executable, __file__, "warm"], env=environment, check=True, capture_output=True, text=True)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                found = json.loads(line)
+                record(found["what"], found["value"], found["unit"], found["runs"])
         grid = [mahler, "backtest", "experiment=regime_grid"]
         record("regime grid of 12 runs, from the shell, nothing cached", shell(grid, environment), "s")
         record("regime grid of 12 runs, from the shell",
                statistics.median(shell([*grid, "force=true"], environment) for _ in range(3)), "s", 3)
+        record("validate of the 12-run study", shell([mahler, "validate", "study=regime_grid"], environment), "s")
+        Path(folder, "own/experiment").mkdir(parents=True)
+        Path(folder, "own/experiment/dense.yaml").write_text(DENSE, encoding="utf-8")
+        dense = [mahler, "validate", f"--config-dir={folder}/own", "experiment=dense"]
+        record("walk-forward of 10,000 trials, 1 ticker", shell(dense, environment), "s")
         record("mahler --help", statistics.median(shell([mahler, "--help"], environment) for _ in range(5)), "s", 5)
+
+
+def show() -> None:
+    """The figures as a Markdown table: what, median, target, and whether it was met."""
+    print("\n| what | median | target | |\n| :-- | --: | --: | :-- |")
+    for result in RESULTS:
+        value = f"{result['value']:,.4g} {result['unit']}" if result["unit"] else f"{result['value']:,.0f}"
+        target, more = result["target"], result["unit"] == "1/s"
+        met = "" if target is None else ("met" if (result["value"] >= target) == more or result["value"] == target else "MISSED")
+        print(f"| {result['what'].strip()} | {value} | {'' if target is None else f'{target:,.4g}'} | {met} |")
 
 
 if __name__ == "__main__":
@@ -205,3 +235,4 @@ if __name__ == "__main__":
         warm()
     else:
         main()
+        show()
