@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard mahler/core/*.pyx)
 	touch $@
 
 demo: install  ## synthetic market, the regime grid on a short period, a table by Sharpe ratio
-	$(BIN)/mahler backtest experiment=regime_grid period=demo
-	$(BIN)/mahler runs study=regime_grid
+	$(BIN)/mahler backtest experiment=regime_grid period=demo study=demo
+	$(BIN)/mahler runs study=demo
 	@echo
 	@echo "Everything above is synthetic, and its period is shortened so that the demo ends within minutes."
 	@echo "The runs in a browser:  make ui"

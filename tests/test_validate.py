@@ -45,9 +45,9 @@ def study(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("runs, said", [
     ([], "no finished run"),
-    ([([], {})], "one run of SPY is nothing to choose from"),
-    ([([], {}), (["regime=prod"], {"tags.data_digest": "other"})], "different data"),
-    ([([], {}), (["regime=prod"], {"sessions": 99.0})], "different lengths"),
+    ([([], {})], "one run of SPY"),
+    ([([], {}), (["regime=prod"], {"tags.data_digest": "other"})], "on the same data and of the same length"),
+    ([([], {}), (["regime=prod"], {"sessions": 99.0})], "on the same data and of the same length"),
     ([(["regime=mild"], {}), (["regime=prod"], {})], "has the control's settings"),
 ])
 def test_a_study_that_cannot_be_judged_is_refused_in_a_sentence(study, runs, said) -> None:
@@ -61,6 +61,14 @@ def test_the_control_is_the_run_with_the_default_settings_and_failed_runs_are_sa
     family, = command._of_runs(config())
     assert family.grid.name(family.control) == "SPY control" and len(family.grid) == 3
     assert "1 failed runs" in capsys.readouterr().out
+
+
+def test_runs_on_other_data_or_of_another_length_than_the_newest_are_left_out_and_said(study, capsys) -> None:
+    study((["regime=inverse"], {"sessions": 99.0}), (["regime=mild"], {"tags.data_digest": "other"}),
+          (["regime=prod"], {}), ([], {}))
+    family, = command._of_runs(config())
+    assert family.judged == ("2", "3")
+    assert "2 runs of SPY on other data or of another length" in capsys.readouterr().out
 
 
 def test_of_two_runs_of_one_name_the_newest_is_judged(study) -> None:

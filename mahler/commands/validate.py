@@ -22,6 +22,7 @@ from mahler.trials import Trial
 from mahler.validation.study import Judgement, judge
 
 
+SAME = ("tags.data_digest", "sessions")       # what runs must share to be compared
 MOST_PRINTED = 12        # configs; all are in the artifacts
 
 
@@ -95,14 +96,15 @@ def _of_runs(config: Validate) -> Iterator[Family]:
     for row in newest.values():
         by_universe.setdefault(row["tags.universe"], []).append(row)
     for universe, members in sorted(by_universe.items()):
-        if len(members) < 2:
-            raise ConfigError(f"study={config.study}: one run of {universe} is nothing to choose from; "
-                              "a study has two configs or more")
-        for what, key in (("data", "tags.data_digest"), ("lengths", "sessions")):
-            if len({row[key] for row in members}) > 1:
-                raise ConfigError(f"study={config.study}: its runs of {universe} are on different {what} "
-                                  f"({', '.join(sorted({str(row[key]) for row in members}))}); run the study again")
-        yield _family(config, universe, members)
+        last = max(members, key=lambda row: row["started"])
+        alike = [row for row in members if all(row[key] == last[key] for key in SAME)]
+        if len(alike) < len(members):
+            say(f"{len(members) - len(alike)} runs of {universe} on other data or of another length than the newest "
+                "are left out")
+        if len(alike) < 2:
+            raise ConfigError(f"study={config.study}: one run of {universe} on the same data and of the same length is "
+                              "nothing to choose from; a study has two configs or more")
+        yield _family(config, universe, alike)
 
 
 def _family(config: Validate, universe: str, members: list[dict]) -> Family:
