@@ -269,6 +269,13 @@ def runs(study: str, order_by: str = "sharpe", kind: str = "backtest") -> list[d
     return sorted(newest.values(), key=lambda row: -row.get(order_by, -math.inf))
 
 
+def logged(data_source: str) -> list[tuple[str, str, str, str]]:
+    """Signature, study, kind and universe of every finished backtest on a store, by the store's name."""
+    where = f"attributes.status = 'FINISHED' and tags.kind = 'backtest' and tags.data_source = '{data_source}'"
+    return [(row["tags.signature"], row["study"], "backtest", row["tags.universe"])
+            for row in _search(None, where, most=None)]
+
+
 def count_failed(study: str) -> int:
     """How many runs of `study` failed."""
     return len(_search([study], "attributes.status = 'FAILED'", most=None))

@@ -41,3 +41,15 @@ def test_one_config_is_nothing_to_choose_from() -> None:
     with pytest.raises(ConfigError, match="two configs or more"):
         judge(None, None, ["only"], 0, np.arange("2010-01", "2012-01", dtype="datetime64[D]"), 0, method, n_trials=1,
               shape=(1,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
+
+
+def test_the_control_is_never_superior_to_itself() -> None:
+    from mahler.validation import superiority
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        control = rng.standard_t(5, 1500) * 4e-3 + 2e-4
+        returns = np.stack([control, control.copy(), 0.7 * control], axis=1)     # the last is the control, scaled
+        found = superiority.superiority(superiority.at_control_volatility(returns, control), control, rng=rng,
+                                        replications=100)
+        assert found.p_value == 1.0 and found.superior == ()

@@ -47,10 +47,11 @@ def _judge(config: Validate, family: Family) -> None:
     base = family.grid.base
     chains, series = market(base)
     root, names = store_root(base.data), [family.grid.name(k) for k in range(len(family.grid))]
-    digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method))
+    digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method),
+                               configs.plain(base), family.control, family.judged)
     if not family.judged:
         trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names))])
-    tried = trials.read(root)
+    tried = trials.merged(trials.read(root), [Trial(*run, 1) for run in tracking.logged(root.name)])
     say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
         + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
     here = Cells(family.grid)

@@ -19,6 +19,9 @@ from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, r
 
 YEAR = float(SESSIONS_PER_YEAR)
 RULE_FACTOR = 1.5        # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
+COLUMNS = ("config", "is_control", "trades", "mean_heat", *(f"{name}{end}" for name in ("cagr", "sharpe", "max_drawdown")
+           for end in ("", "_low", "_high")), "psr", "min_track_record_years", "difference", "difference_low",
+           "difference_high", "detectable", "equal_heat_scale", "equal_heat_cagr", "equal_heat_max_drawdown")
 MOST_SHOWN = 24          # configs that get intervals of their own; of more, the best and the control
 
 
@@ -214,7 +217,7 @@ def _detectable(returns: np.ndarray, control: int, days: np.ndarray) -> float:
     """
     others = [sharpe.detectable_by(returns[days, k], returns[days, control], periods=YEAR)
               for k in range(returns.shape[1]) if k != control]
-    known = [x for x in others if np.isfinite(x)]
+    known = [x for x in others if np.isfinite(x) and x > 0.0]        # 0 is of a config that is the control itself
     return max(known, default=np.nan)
 
 
@@ -247,7 +250,7 @@ def _configs(names: Sequence[str], shown: Sequence[int], control: int, walks: di
         if trial != control and target > 0 and row["mean_heat"] > 0:
             row |= _at_equal_heat(trial, target, (len(dates),), walks[trial].first_day, at)
         rows.append(row)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
     return {name: np.array([row.get(name, np.nan) for row in rows], dtype=object if name == "config" else float)
             for name in columns}
 

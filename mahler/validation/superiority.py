@@ -14,6 +14,9 @@ from mahler.validation.bootstrap import optimal_block_length
 from mahler.validation.sharpe import long_run_variance
 
 
+SAME = 1e-9              # of the control's range: what differs by less is the control
+
+
 @dataclass(frozen=True)
 class Superiority:
     """SPA's p-value (consistent) that no config beats the control, and the configs that StepM says do."""
@@ -61,7 +64,8 @@ def superiority(returns: np.ndarray, control: np.ndarray, *, rng: np.random.Gene
     from arch.bootstrap import StepM
 
     gains = returns - control[:, None]
-    asked = np.flatnonzero(gains.min(axis=0) < gains.max(axis=0))
+    # Equal but for the last bit of a scaling is equal: studentised, that bit would be a difference like any other.
+    asked = np.flatnonzero(np.ptp(gains, axis=0) > SAME * np.ptp(control))
     if len(asked) == 0:
         return Superiority(1.0, (), size, 1)
     gains = gains[:, asked]
