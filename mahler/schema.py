@@ -158,6 +158,22 @@ REJECTED = np.dtype([
     ("exit_reason", "O"), ("exit_date", "datetime64[D]"), ("pnl_per_contract", "f8"),
 ])
 
+# One row per trade and arm: what the arm decided, and what it took to decide. Missing numbers are NaN, missing text "".
+DECISION = np.dtype([
+    ("trade_id", "i4"),                  # of the judged records: their position
+    ("status", "O"),                     # decision, invalid, refused or failed
+    ("approve", "?"),                    # what the P&L takes; where there is no decision, the arm's stated default
+    ("p_profit", "f8"),                  # probability of a profit, the number that is scored; 0 to 1
+    ("confidence", "f8"),                # in the decision, 0 to 1
+    ("contracts", "i4"),                 # at most so many; 0 is no cap of the arm's own
+    ("reason", "O"),
+    ("samples", "i4"), ("flip_rate", "f8"),      # replies that were scored, and the share of them in the minority
+    ("cost", "f8"),                      # dollars of the replies, those from the cache included
+    ("input_tokens", "i8"), ("output_tokens", "i8"),
+    ("provider", "O"), ("model", "O"), ("fingerprint", "O"), ("reply_ids", "O"),    # the route, as it was answered
+    ("cached", "?"),                     # no call was made
+])
+
 STAGES = ("in_dte_window", "in_delta_window", "with_long_leg", "liquid", "paid_enough", "past_iv_filter", "ranked")
 """The stages of the screen. The first counts chain rows, the second short legs, the others spreads."""
 
