@@ -75,6 +75,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 2
     if "-h" in rest or "--help" in rest:
         print(f"mahler {first}: {known[first]}\n")
+        listed = _actions(first)
+        if listed:
+            print(f"Actions (mahler {first} ACTION ...): {', '.join(listed)}\n", flush=True)
     return _hydra(first, rest)
 
 
@@ -82,6 +85,12 @@ def _hydra(verb: str | None, arguments: list[str]) -> int:
     from mahler import launch   # half a second: only where a verb is known
 
     return launch.run(verb and verb.replace("-", "_"), arguments)
+
+
+def _actions(verb: str) -> Sequence[str]:
+    from mahler import launch
+
+    return launch.actions(verb.replace("-", "_"))
 
 
 # --- Tab completion ---------------------------------------------------------------------------------------------
@@ -101,6 +110,11 @@ def _complete(arguments: list[str]) -> int:
     elif word.startswith("-"):
         choices = [flag for flag in _flags() if flag.startswith(word)]
     else:
+        listed = _actions(typed[1])
+        if len(typed) == 3:
+            print("\n".join(action for action in listed if action.startswith(word)), flush=True)
+        elif typed[2] in listed:
+            typed[2] = f"action={typed[2]}"
         os.environ["COMP_LINE"] = " ".join(["mahler", *typed[2:]])   # the verb is no part of Hydra's line
         # What Hydra says of a half-typed line would land in the user's prompt.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):

@@ -88,6 +88,11 @@ def unknown_option(group: str, option: str, valid: Collection[str]) -> ConfigErr
                        f"{_did_you_mean(option, valid)}")
 
 
+def unknown_action(verb: str, action: str, valid: Collection[str]) -> ConfigError:
+    """The refusal of `mahler verb action`."""
+    return ConfigError(f"{verb} {action}: no such action; {verb} has {_one_of(valid)}{_did_you_mean(action, valid)}")
+
+
 def _group(schema: type[T], key: str, raw: Any) -> T:
     """The dataclass `schema` from the mapping `raw` of the config group `key`; the root's key is empty."""
     declared = {f.name: f for f in fields(schema)}

@@ -54,6 +54,17 @@ def conf_dir() -> Path:
     return checkout / "conf" if checkout else _PACKAGE / "conf"
 
 
+def project_conf() -> Path:
+    """conf/ of the project: what is promoted here. In a checkout that nothing moves it is the config tree itself."""
+    return project() / "conf"
+
+
+def moved_conf() -> list[Path]:
+    """The project's conf/ where it is another than the config tree and there, to be searched after it; else nothing."""
+    own = project_conf()
+    return [own] if own.is_dir() and own.resolve() != conf_dir().resolve() else []
+
+
 def user_path(path: str | os.PathLike[str]) -> Path:
     """`path` as the user means it: relative to where they stand, with ~ expanded. Absolute, not resolved."""
     return Path(os.path.abspath(os.path.expanduser(path)))

@@ -11,6 +11,8 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import hydra
@@ -19,8 +21,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mahler.config import load, unknown_key, unknown_option
-from mahler.home import conf_dir
+from mahler.config import load, unknown_action, unknown_key, unknown_option
+from mahler.home import conf_dir, moved_conf
 from mahler.schema import ConfigError
 
 
@@ -31,6 +33,7 @@ class Refused(BaseException):
 def run(verb: str | None, arguments: list[str]) -> int:
     """Do what `arguments` say, run the jobs of a verb as a rule. Returns the exit status: 0, 1 a bug, 2 bad input."""
     try:
+        arguments = with_action(verb, arguments)
         _check_flags(arguments)
         compose(verb, arguments)
     except (Refused, ConfigError) as refusal:
@@ -53,6 +56,22 @@ def compose(verb: str | None, arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_job(verb))()
 
 
+def actions(verb: str | None) -> tuple[str, ...]:
+    """What a verb can do, `list` and `rollback` of promote: the options of the field `action` of its config."""
+    declared = fields(_schema(verb)) if verb else ()
+    return next((f.metadata["options"] for f in declared if f.name == "action"), ())
+
+
+def with_action(verb: str | None, arguments: list[str]) -> list[str]:
+    """`arguments` with a bare first word, where the verb has actions, as the override that it stands for."""
+    first, *rest = arguments or [""]
+    if not re.fullmatch(r"[A-Za-z][\w-]*", first) or not actions(verb):
+        return arguments
+    if first not in actions(verb):
+        raise unknown_action(verb, first, actions(verb))
+    return [f"action={first}", *rest]
+
+
 def refuse(reason: str) -> int:
     """Say on one line of stderr why the input is refused. Returns the exit status."""
     print(f"mahler: {' '.join(reason.split())}", file=sys.stderr)
@@ -62,8 +81,7 @@ def refuse(reason: str) -> int:
 def _job(verb: str | None) -> Callable[[Any], Any]:
     """What Hydra calls with each composed config; its `check` is what the sweeper calls with all of them first."""
     def checked(cfg: Any) -> tuple[Callable[[Any], Any], Any]:
-        command = importlib.import_module(f"mahler.commands.{verb}")
-        return command.run, load(cfg, get_type_hints(command.run)["config"])
+        return importlib.import_module(f"mahler.commands.{verb}").run, load(cfg, _schema(verb))
 
     def job(cfg: Any) -> Any:
         try:
@@ -78,6 +96,11 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
     job.check = checked
     job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
     return job
+
+
+def _schema(verb: str) -> type:
+    """The dataclass of a verb's config."""
+    return get_type_hints(importlib.import_module(f"mahler.commands.{verb}").run)["config"]
 
 
 def _bad_input(error: BaseException | None) -> ConfigError | None:
@@ -145,7 +168,7 @@ def _group_by_value(arguments: list[str]) -> str | None:
     for argument in arguments:
         group, _, value = argument.lstrip("+").partition("=")
         if group in _groups():
-            options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+            options = sorted(path.stem for folder in _conf_dirs() for path in (folder / group).glob("*.yaml"))
             if value not in options:
                 return str(unknown_option(group, value, options))
     return None
@@ -153,7 +176,12 @@ def _group_by_value(arguments: list[str]) -> str | None:
 
 def _groups() -> list[str]:
     """The config groups, without Hydra's own."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra")
+    return sorted({path.name for folder in _conf_dirs() for path in folder.iterdir()
+                   if path.is_dir() and path.name != "hydra"})
+
+
+def _conf_dirs() -> list[Path]:
+    return [conf_dir(), *moved_conf()]
 
 
 def _reason(text: str) -> str:

@@ -40,18 +40,18 @@ class Probe:
     limits: Limits
     tickers: list[str]
     study: str | None
-    act: str = choice("work", "fail", "refuse", "interrupt")
+    action: str = choice("work", "fail", "refuse", "interrupt")
 
 ran = []
 
 def run(config: Probe) -> float:
     ran.append(config)
     print("ran")
-    if config.act == "fail":
+    if config.action == "fail":
         raise ZeroDivisionError("a bug")
-    if config.act == "interrupt":
+    if config.action == "interrupt":
         raise KeyboardInterrupt
-    if config.act == "refuse":
+    if config.action == "refuse":
         try:
             raise ConfigError("tickers: SPY has no 2007\\nin the store")
         except ConfigError as refusal:
@@ -64,7 +64,7 @@ CONF = {
         defaults: [hydra/mahler, {limits: moderate}, _self_, {experiment: null}]
         tickers: [SPY]
         study: ${hydra:runtime.choices.experiment}
-        act: work
+        action: work
         """,
     "limits/moderate.yaml": "{max_positions: 5, max_heat: 0.20}",
     "limits/loose.yaml": "{max_positions: 8, max_heat: 0.30}",
@@ -175,6 +175,45 @@ def test_vendors_are_told_to_keep_quiet_unless_the_user_says_otherwise(mahler, m
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
 
 
+# --- Actions ----------------------------------------------------------------------------------------------------
+
+def test_a_bare_word_after_the_verb_is_its_action(probe):
+    assert [config.action for config in probe("work").ran] == ["work"]
+    done = probe("refuse", "limits=loose")
+    assert done.line == "mahler: tickers: SPY has no 2007 in the store" and done.ran[0].limits.max_positions == 8
+    assert probe("--cfg", "job", "work").line.startswith("mahler: work: cannot be read")      # the first word, and no other
+
+
+def test_help_of_a_verb_lists_its_actions(probe):
+    for arguments in (["--help"], ["work", "--help"]):
+        shown = probe(*arguments)
+        assert shown.status == 0 and shown.ran == []
+        assert "\nActions (mahler probe ACTION ...): work, fail, refuse, interrupt\n" in shown.out
+
+
+# --- The project's own options ----------------------------------------------------------------------------------
+
+@pytest.fixture
+def promoted(probe_files, monkeypatch) -> Path:
+    """A home that MAHLER_HOME moves, whose conf/ has a study of its own."""
+    own = probe_files / "home" / "conf" / "experiment" / "promoted.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\nlimits: {max_positions: 2}\n")
+    monkeypatch.setenv("MAHLER_HOME", str(probe_files / "home"))
+    return own
+
+
+def test_an_option_of_a_project_that_was_moved_is_found_and_listed(probe, promoted):
+    assert probe("experiment=promoted").ran[0].limits.max_positions == 2
+    assert probe("experiment=promotd").line.endswith("experiment is one of grid, promoted, typo; did you mean promoted?")
+    assert probe("experiment=5").line.endswith("experiment is one of grid, promoted, typo")
+
+
+def test_an_option_of_the_package_is_not_replaced_by_the_projects(probe, promoted):
+    promoted.with_name("grid.yaml").write_text("# @package _global_\nlimits: {max_positions: 9}\n")
+    assert [config.limits.max_positions for config in probe("experiment=grid").ran] == [5, 8]
+
+
 # --- What Hydra users expect ------------------------------------------------------------------------------------
 
 def test_an_override_and_an_option_reach_the_command_as_checked_values(probe):
@@ -187,7 +226,8 @@ def test_an_override_and_an_option_reach_the_command_as_checked_values(probe):
 def test_help_of_a_verb_shows_its_line_its_groups_and_its_config(probe):
     shown = probe("--help")
     assert shown.status == 0 and shown.ran == []
-    assert shown.out.startswith("mahler probe: Do what the config says.\n\nUsage: mahler probe [group=option")
+    assert shown.out.startswith("mahler probe: Do what the config says.\n\nActions (mahler probe ACTION")
+    assert "\nUsage: mahler probe [group=option" in shown.out
     assert "\nlimits: loose, moderate\n" in shown.out
     assert "\n  max_heat: 0.2\n" in shown.out
 
@@ -252,7 +292,7 @@ def test_a_sweep_over_long_lists_of_tickers_runs(probe):
 
 
 @pytest.mark.parametrize("overrides", [
-    ["limits.max_heat=0.1,20"], ["limits=moderate,looser"], ["act=work,sleep"], ["experiment=typo"],
+    ["limits.max_heat=0.1,20"], ["limits=moderate,looser"], ["action=work,sleep"], ["experiment=typo"],
 ])
 def test_a_sweep_with_one_bad_job_is_refused_before_the_first(probe, overrides):
     done = probe("-m", *overrides)
@@ -272,7 +312,7 @@ def test_a_sweep_with_one_bad_job_is_refused_before_the_first(probe, overrides):
     ("limits=5", "limits=5: no such option; limits is one of loose, moderate"),
     ("limits=null", "limits=null: no such option; limits is one of loose, moderate"),
     ("~limits", "limits is missing: a group with max_positions, max_heat"),
-    ("limit=loose", "limit: unknown key (value loose); the config has act, experiment, limits, study, tickers; "
+    ("limit=loose", "limit: unknown key (value loose); the config has action, experiment, limits, study, tickers; "
                     "did you mean limits?"),
     ("limits.max_heat.x=1", "limits.max_heat.x: unknown key (value 1); limits.max_heat has no keys"),
     ("+limits=loose", "limits: is there already; drop the + to change it"),
@@ -280,14 +320,15 @@ def test_a_sweep_with_one_bad_job_is_refused_before_the_first(probe, overrides):
     ("limits=loose,moderate", "limits=loose,moderate: several values are a sweep, which needs -m; "
                               "a list is written limits=[loose,moderate]"),
     ("limits=[", "limits=[: cannot be read (no viable alternative at input '['); write key=value or group=option"),
-    ("loose", "loose: cannot be read (missing EQUAL at '<EOF>'); write key=value or group=option"),
+    ("wrok", "probe wrok: no such action; probe has work, fail, refuse, interrupt; did you mean work?"),
+    ("limits.max_heat", "limits.max_heat: cannot be read (missing EQUAL at '<EOF>'); write key=value or group=option"),
     ("experiment=gird", "experiment=gird: no such option; experiment is one of grid, typo; did you mean grid?"),
     ("tickers=${nope}", "tickers: Interpolation key 'nope' not found"),
     ("hydra.job.chdir=sure", "hydra.job.chdir: Value 'sure' is not a valid bool (type str)"),
     ("--fast", "unrecognized arguments: --fast; `mahler <verb> --help` lists the flags"),
     ("--config-dir=/nowhere", "Additional config directory '/nowhere' not found"),
     ("--resolve", "The --resolve flag can only be used in conjunction with --cfg or --help"),
-    ("act=refuse", "tickers: SPY has no 2007 in the store"),   # met inside the job, wrapped, on two lines
+    ("action=refuse", "tickers: SPY has no 2007 in the store"),   # met inside the job, wrapped, on two lines
 ])
 def test_bad_input_ends_in_one_line_and_status_2(probe, override, said):
     assert probe(override).line == f"mahler: {said}"
@@ -300,19 +341,19 @@ def test_a_broken_yaml_of_the_users_own_is_refused_by_name(probe, tmp_path):
 
 
 def test_bad_input_met_inside_a_job_stops_the_sweep(probe):
-    done = probe("-m", "act=refuse,work")
+    done = probe("-m", "action=refuse,work")
     assert done.line == "mahler: tickers: SPY has no 2007 in the store"
     assert len(done.ran) == 1
 
 
 def test_a_bug_shows_its_traceback_and_the_sweep_goes_on(probe):
-    done = probe("-m", "act=fail,work")
+    done = probe("-m", "action=fail,work")
     assert done.status == 1 and len(done.ran) == 2
     assert "ZeroDivisionError: a bug" in done.err and "Traceback" in done.err
 
 
 def test_an_interrupt_ends_in_one_line_and_status_130(probe):
-    done = probe("-m", "act=interrupt,work")
+    done = probe("-m", "action=interrupt,work")
     assert done.status == 130 and done.err == "mahler: interrupted\n" and len(done.ran) == 1
 
 
@@ -321,6 +362,7 @@ def test_an_interrupt_ends_in_one_line_and_status_130(probe):
     ("limits.max_positions=five", ["limits.max_positions", "'five'", "positions", "an integer"]),
     ("limits.max_pos=5", ["limits.max_pos:", "5", "max_heat_per_underlying", "did you mean max_positions?"]),
     ("+limits.max_heet=0.2", ["limits.max_heet", "0.2", "max_entries_per_day", "did you mean max_heat?"]),
+    ("prod", ["prod: cannot be read", "key=value"]),             # a verb without actions has no bare word
     ("regime=prodd", ["regime=prodd", "aggressive", "flat", "did you mean prod?"]),
     ("experiment=regime_gird", ["experiment=regime_gird", "did you mean regime_grid?"]),
     ("sizing.fraction=2", ["sizing.fraction", "2.0", "(0, 1]"]),
@@ -369,10 +411,13 @@ def completions(line: str, directory: Path) -> list[str]:
     ("mahler probe limits=", ["limits=loose", "limits=moderate"]),
     ("mahler probe -m limits=loose limits.max_h", ["limits.max_heat="]),
     ("mahler probe --cf", ["--cfg"]),
+    ("mahler probe w", ["work"]),
+    ("mahler probe work limits=l", ["limits=loose"]),
+    ("mahler probe experiment=p", ["experiment=promoted"]),
     ("mahler probe limits=[ li", []),          # half a list: silence, not a message in the user's prompt
 ])
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_verbs_then_the_overrides_of_the_verb(probe_files, line, offered):
+def test_bash_completes_verbs_then_actions_and_overrides_of_the_verb(probe_files, promoted, line, offered):
     assert completions(line, probe_files) == offered
 
 
