@@ -44,6 +44,11 @@ def daily_dir() -> Path:
     return data_dir() / "daily"
 
 
+def paper_dir() -> Path:
+    """The paper ledger: a SQLite database."""
+    return data_dir() / "paper"
+
+
 def mlruns_dir() -> Path:
     return project() / "mlruns"
 

@@ -185,6 +185,112 @@ FUNNEL = np.dtype([
 ])
 
 
+# ---- the paper ledger ------------------------------------------------------------------------------------------------
+# Its tables, one row each (mahler/paper/records.py). Missing text is "", a missing time or date NaT; `at` and other times
+# are UTC. A position is named by the ticket that opened it.
+
+# One row: the account that is traded on paper.
+PAPER_ACCOUNT = np.dtype([
+    ("started", "datetime64[D]"), ("initial_equity", "f8"),      # dollars of cash before the first session
+    ("source", "O"), ("synthetic", "?"),                         # the store that its scans read
+    ("commission", "f8"),                                        # dollars per contract and leg, for open maximum loss
+])
+
+# What a scan says to trade.
+TICKET = np.dtype([
+    ("ticket_id", "O"), ("date", "datetime64[D]"), ("action", "O"),      # open or close
+    ("position", "O"),                   # the ticket that opened it; of an open ticket, its own
+    ("ticker", "O"), ("side", "O"), ("expiration", "datetime64[D]"),
+    ("short_strike", "f8"), ("long_strike", "f8"), ("width", "f8"), ("contracts", "i8"),
+    ("mid", "f8"), ("fill", "f8"),       # dollars per share, the credit to receive or the cost to pay: at the mid, modelled
+    ("reason", "O"),                     # of a close: the exit rule, as in schema.Exit
+    ("max_loss", "f8"),                  # dollars per contract, commissions of the round trip included
+    ("target_cost", "f8"), ("stop_cost", "f8"),                  # mid cost, dollars per share, at which the rules fire
+    ("time_exit", "datetime64[D]"),      # first date on which the time rule fires
+    ("delta", "f8"), ("dte", "i2"), ("entry_score", "f8"), ("underlying_price", "f8"), ("iv_percentile", "f8"),
+    ("vix", "f8"), ("regime", "O"), ("multiplier", "f8"), ("risk_fraction", "f8"),
+    ("stage", "O"), ("size_multiplier", "f8"),                   # the stage of the account, and what it multiplies size by
+    ("config", "O"),                     # digest of the production config
+])
+
+ORDER = np.dtype([
+    ("order_id", "O"), ("ticket_id", "O"), ("submitted_at", "datetime64[s]"), ("status", "O"),
+    ("contracts", "i8"), ("filled", "i8"),                       # spreads asked for, and filled so far
+    ("limit_price", "f8"), ("filled_price", "f8"),               # dollars per share of the spread, positive
+    ("source", "O"),
+])
+
+# What changed the position of a leg: a trade, or an expiration, assignment or exercise (at the price 0), with the shares
+# that it left, or a settlement (at its price).
+FILL = np.dtype([
+    ("fill_id", "O"), ("order_id", "O"), ("ticket_id", "O"),     # the ticket is that of the position where it has no other
+    ("position", "O"), ("at", "datetime64[s]"), ("date", "datetime64[D]"),       # the session
+    ("kind", "O"),                       # trade, expired, assigned, exercised, settled
+    ("leg", "O"), ("symbol", "O"),       # short, long (of the option symbol OCC) or shares
+    ("quantity", "i8"),                  # contracts, or shares; bought is positive, sold negative
+    ("price", "f8"),                     # dollars per share
+    ("fees", "f8"),                      # dollars
+    ("reason", "O"),                     # of what closes: as in schema.Exit, or manual; "" of what opens
+    ("source", "O"),
+])
+
+QUOTE = np.dtype([
+    ("ticket_id", "O"), ("symbol", "O"), ("at", "datetime64[s]"), ("bid", "f8"), ("ask", "f8"),   # dollars per share
+    ("source", "O"),                     # chain: what the scan saw; else who filled
+])
+
+MARK = np.dtype([
+    ("position", "O"), ("date", "datetime64[D]"), ("mid", "f8"),         # mid cost to close, dollars per share
+    ("age", "i4"),                       # sessions since both legs had a usable quote
+])
+
+# Money that came or went without a fill: fees of the broker, interest, a transfer.
+CASH = np.dtype([("cash_id", "O"), ("date", "datetime64[D]"), ("kind", "O"), ("amount", "f8"), ("note", "O")])
+
+# One row per position that is closed: what its fills come to.
+PAPER_EXIT = np.dtype([
+    ("position", "O"), ("entry_date", "datetime64[D]"), ("date", "datetime64[D]"), ("reason", "O"), ("contracts", "i8"),
+    ("credit", "f8"), ("cost", "f8"),    # dollars per share
+    ("fees", "f8"), ("pnl", "f8"),       # dollars; pnl is net
+])
+
+# One row per scan of a day, and per candidate of it: what was decided.
+SCAN = np.dtype([
+    ("date", "datetime64[D]"), ("config", "O"), ("data_digest", "O"), ("code_version", "O"), ("stage", "O"),
+    ("equity", "f8"), ("heat_before", "f8"), ("heat_after", "f8"), ("candidates", "i4"), ("opens", "i4"), ("closes", "i4"),
+    ("recorded_at", "datetime64[s]"),
+])
+SCANNED = np.dtype([
+    ("date", "datetime64[D]"), ("ticker", "O"), ("side", "O"), ("expiration", "datetime64[D]"),
+    ("short_strike", "f8"), ("long_strike", "f8"), ("credit", "f8"), ("max_loss", "f8"),     # per share, as in CANDIDATE
+    ("entry_score", "f8"), ("risk_fraction", "f8"), ("regime", "O"),
+    ("contracts", "i8"), ("reason", "O"),                        # schema.Rejection, in lower case
+])
+
+# Moves of the account between stages.
+STAGE_MOVE = np.dtype([("moved_at", "datetime64[s]"), ("stage", "O"), ("who", "O"), ("why", "O")])
+
+# One row per open position, as its fills and its last mark say. No row of the ledger: it is derived.
+POSITION = np.dtype([
+    ("position", "O"), ("ticker", "O"), ("side", "O"), ("expiration", "datetime64[D]"),
+    ("short_strike", "f8"), ("long_strike", "f8"), ("width", "f8"), ("date", "datetime64[D]"),   # of entry
+    ("contracts", "i8"), ("credit", "f8"),                       # dollars per share received, over the contracts opened
+    ("max_loss", "f8"),                  # dollars per contract, commissions of the round trip included
+    ("mark", "f8"), ("mark_date", "datetime64[D]"),
+    ("target_cost", "f8"), ("stop_cost", "f8"), ("time_exit", "datetime64[D]"),
+])
+
+# One row per ticket that was filled: what of the quoted spread was travelled. Derived.
+FILLED = np.dtype([
+    ("ticket_id", "O"), ("action", "O"), ("date", "datetime64[D]"), ("ticker", "O"),
+    ("contracts", "i8"), ("asked", "i8"),
+    ("price", "f8"), ("modelled", "f8"), ("ticket_mid", "f8"),   # dollars per share: got, and what the ticket said
+    ("mid", "f8"), ("natural", "f8"),    # of the quotes at the fill, else of the ticket; NaN where there are none
+    ("travel", "f8"), ("modelled_travel", "f8"),                 # share of the bid-ask travelled: 0.5 is the mid, 1 crosses
+    ("fees", "f8"),                      # dollars
+])
+
+
 def empty(dtype: np.dtype, n: int = 0) -> Table:
     """A table with the columns of `dtype` and `n` rows of zeros."""
     return {name: np.zeros(n, dtype=dtype[name]) for name in dtype.names}

@@ -17,7 +17,7 @@ PACKAGE = Path(mahler.__file__).parent
 # every other module with its package, within which imports are free.
 LAYERS = [
     ["schema", "home", "workers"],
-    ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
+    ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger", "paper"],
     ["core", "fills", "panel", "metrics"],
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
