@@ -388,6 +388,7 @@ def test_a_server_that_is_down_is_given_up_soon(server: OratsServer) -> None:
 def test_a_port_that_nobody_listens_on_is_said(server: OratsServer) -> None:
     line = refusal(server, end=WEEK[0], limits={"base_url": "http://127.0.0.1:9"})
     assert "no connection (is data.api.base_url right, is there a network, a proxy?) (tries: 3)" in line
+    assert "0 calls" in line and "; 0 of 20,000 are used" in line, "nothing was sent"
 
 
 @pytest.mark.parametrize("fault, said", [
@@ -478,6 +479,21 @@ def test_calls_are_counted_by_calendar_month_and_outlive_the_process(tmp_path: P
     assert log.used() == ("2026-12", 0)
     log.add("hist/strikes SPY 2024-01-05")
     assert (tmp_path / "2026-12.log").read_text() == "2026-12-01T00:01:00Z hist/strikes SPY 2024-01-05\n"
+
+
+def test_a_call_that_could_not_be_sent_is_taken_back_from_the_month_in_which_it_was_counted(tmp_path: Path) -> None:
+    now = [datetime(2026, 11, 30, 23, 59, tzinfo=timezone.utc)]
+    log = CallLog(tmp_path, 2, now=lambda: now[0])
+    log.add("hist/strikes SPY 2024-01-03")
+    log.take_back("hist/strikes SPY 2024-01-04", log.add("hist/strikes SPY 2024-01-04"))
+    assert log.used() == CallLog(tmp_path, 2, now=lambda: now[0]).used() == ("2026-11", 1)
+    month = log.add("hist/strikes SPY 2024-01-04")
+    now[0] += timedelta(minutes=2)
+    log.add("hist/strikes SPY 2024-01-05")
+    log.take_back("hist/strikes SPY 2024-01-04", month)
+    assert log.used() == ("2026-12", 1)
+    now[0] -= timedelta(minutes=2)
+    assert CallLog(tmp_path, 2, now=lambda: now[0]).used() == ("2026-11", 1)
 
 
 def test_a_download_that_uses_up_the_month_goes_on_in_the_next(server, desk, clean_week) -> None:

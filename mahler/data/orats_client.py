@@ -52,11 +52,14 @@ class Stopped(Exception):
 
 
 class _Again(Exception):
-    """A try failed in a way that another may not; `wait` is how many seconds the server asks for."""
+    """A try failed in a way that another may not; `wait` is how many seconds the server asks for.
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    `sent` is False where there was no connection, so that nothing of the call left.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None, sent: bool = True) -> None:
         super().__init__(reason)
-        self.reason, self.wait = reason, wait
+        self.reason, self.wait, self.sent = reason, wait, sent
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class TokenBucket:
 class CallLog:
     """The calls of each calendar month (UTC), one line each, written before the call is sent.
 
-    A process that is killed may have counted a call that it did not send, never sent one that it did not count.
+    A process that is killed may have counted a call that it did not send, never sent one that it did not count. One
+    that could not be sent is taken back by a line that begins with a minus.
     """
 
     def __init__(self, folder: Path, limit: int, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
@@ -137,26 +141,36 @@ class CallLog:
             self._turn_page()
             return self._month, self._count
 
-    def add(self, call: str) -> None:
-        """Count a call; ConfigError where the month has none left."""
+    def add(self, call: str) -> str:
+        """Count a call, and return the month in which it counts; ConfigError where that has none left."""
         with self._lock:
             self._turn_page()
             if self._count >= self._limit:
                 raise ConfigError(f"all {self._limit:,} calls of {self._month} are used (data.api.calls_per_month): "
                                   f"the same command goes on from here next month")
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path(), "a", encoding="utf-8") as log:
-                log.write(f"{self._now():%Y-%m-%dT%H:%M:%SZ} {call}\n")
+            self._write(self._month, f"{self._now():%Y-%m-%dT%H:%M:%SZ} {call}")
             self._count += 1
+            return self._month
+
+    def take_back(self, call: str, month: str) -> None:
+        """Do not count a call that was added in `month` but could not be sent."""
+        with self._lock:
+            self._write(month, f"-{self._now():%Y-%m-%dT%H:%M:%SZ} {call} not sent")
+            self._count -= month == self._month
+
+    def _write(self, month: str, line: str) -> None:
+        with open(self._path(month), "a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
 
     def _turn_page(self) -> None:
         month = f"{self._now():%Y-%m}"
         if month != self._month:
-            self._month = month
-            self._count = self._path().read_bytes().count(b"\n") if self._path().exists() else 0
+            lines = self._path(month).read_bytes().splitlines() if self._path(month).exists() else []
+            self._month, self._count = month, sum(-1 if line.startswith(b"-") else 1 for line in lines)
 
-    def _path(self) -> Path:
-        return self._folder / f"{self._month}.log"
+    def _path(self, month: str) -> Path:
+        return self._folder / f"{month}.log"
 
 
 # ---------------------------------------------------------------------------------------------- calls
@@ -201,11 +215,13 @@ class Client:
     def _tries(self, call: str, endpoint: str, query: dict[str, str]) -> list[Any] | None:
         for attempt in range(1, self.api.attempts + 1):
             self._wait_for_turn()
-            self._log.add(call)
+            month = self._log.add(call)
             try:
                 return self._once(call, endpoint, query)
             except _Again as trouble:
                 reason, wait = trouble.reason, trouble.wait
+                if not trouble.sent:
+                    self._log.take_back(call, month)
             if attempt < self.api.attempts:
                 self._put_off(call, attempt, reason, wait)
         raise CallFailed(f"{call}: {reason} (tries: {self.api.attempts})")
@@ -235,11 +251,14 @@ class Client:
         try:
             with self._http.stream("GET", f"{self.api.base_url.rstrip('/')}/{endpoint}", params=query) as response:
                 body = self._body(call, response)
+        except (httpx.ConnectTimeout, httpx.PoolTimeout):
+            raise _Again(f"no connection within {self.api.timeout:g} s", sent=False) from None
         except httpx.TimeoutException:
             raise _Again(f"no answer within {self.api.timeout:g} s") from None
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ProxyError) as error:
             raise _Again("the certificate of the server is not accepted" if "CERTIFICATE" in str(error) else
-                         "no connection (is data.api.base_url right, is there a network, a proxy?)") from None
+                         "no connection (is data.api.base_url right, is there a network, a proxy?)",
+                         sent=False) from None
         except httpx.RequestError as error:
             raise _Again(f"the connection was cut ({type(error).__name__})") from None
         return self._data(call, response.status_code, response.headers.get("retry-after"), body)
