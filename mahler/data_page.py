@@ -47,12 +47,12 @@ class Column(NamedTuple):
     def value(self, years: Table, row: int) -> str:
         """The value as text; a dash where there is none."""
         value = years[self.name][row]
-        return "–" if value != value else self.form.format(value)
+        return "–" if value != value else self.form.format(value, of_year=years["of_year"][row])
 
 
 SHORT = (
     Column("ticker", "", "{}"), Column("year", "year", "{}"), Column("rows", "rows", "{:,}"),
-    Column("sessions", "days", "{}"), Column("missing", "missing", "{}"), Column("marked", "marked", "{}"),
+    Column("sessions", "days", "{} of {of_year}"), Column("missing", "missing", "{}"), Column("marked", "marked", "{}"),
     Column("crossed", "crossed", "{:.2%}"), Column("zero_bids", "0 bid", "{:.1%}"),
     Column("parity_95", "parity", "{:.2%}"), Column("delta_rising", "delta", "{:.2%}"),
     Column("iv_gaps", "IV gaps", "{:.1%}"),

@@ -329,7 +329,7 @@ def test_a_ticker_that_does_not_exist_costs_a_year_of_calls_and_no_more(server: 
 def test_what_may_pass_is_tried_again_and_leaves_no_trace(server, desk, clean_week, fault, said) -> None:
     server.faults["SPY", "2024-01-04"] = [fault]
     done = ingest(server)
-    assert done.notes[-1].startswith("6 calls, 1 of them again: " + said), done.notes
+    assert done.notes[-1].startswith("6 calls (1 repeated: " + said), done.notes
     assert Counter(server.days("SPY")) == Counter([*week(), "2024-01-04"])
     assert tree(desk / "data") == clean_week
 

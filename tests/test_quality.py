@@ -26,8 +26,8 @@ STRIKES = np.arange(90.0, 111.0)                            # 21 of them
 
 @cache
 def thresholds() -> Thresholds:
-    """Those of the desk, which are the default."""
-    return default_config().quality
+    """Those of the desk, which are the default, but that a year may be of a few days, as the chains of a test are."""
+    return replace(default_config().quality, absent_days=(1.0, 1.0))
 
 
 def silent(done: int, total: int, label: str) -> None:
@@ -109,6 +109,19 @@ def test_crossed_quotes_missing_asks_and_bids_of_zero_are_shares_of_the_quotes(t
     chain["call_bid"][:3] = 0
     row = of_year(tmp_path, chain)
     assert [row[name] for name in ("crossed", "no_ask", "zero_bids")] == [1 / 42, 1 / 42, 3 / 42]
+
+
+def test_an_option_that_is_not_there_has_no_quote_and_one_without_an_ask_has(tmp_path: Path) -> None:
+    """Of 42 options 12 are not listed, so 30 have a quote: two bid nothing, one of them and another ask nothing."""
+    chain = sound_chain(DAY)
+    for name in ("call_bid", "call_ask"):
+        chain[name][:12] = np.nan
+    chain["put_bid"][:2] = 0
+    chain["put_ask"][1], chain["put_ask"][2] = 0, np.nan
+    chain["put_bid"][20] = chain["put_ask"][20] + 1
+    row = of_year(tmp_path, chain)
+    assert [row[name] for name in ("crossed", "no_ask", "zero_bids")] == [1 / 30, 2 / 30, 2 / 30]
+    assert report(tmp_path).days["SPY"]["crossed"].tolist() == [1 / 30]
 
 
 def test_the_parity_residual_is_that_of_the_strikes_near_the_money() -> None:
@@ -201,7 +214,7 @@ def test_a_year_without_a_partition_is_a_row_of_its_own_and_not_to_be_used(tmp_p
     assert years["missing"].tolist() == [0, 250, 0]
     assert np.isnan(years["parity_95"][1])
     assert [str(Verdict(verdict)) for verdict in years["verdict"]] == ["good", "do not use", "good"]
-    assert years["reasons"][1] == "100.0% of the sessions missing"
+    assert years["reasons"][1] == "250 of 250 sessions missing"
 
 
 def test_a_day_without_a_session_in_the_store_is_refused(tmp_path: Path) -> None:
@@ -248,6 +261,30 @@ def test_a_year_is_good_to_one_percent_of_missing_sessions_and_usable_to_five(tm
     assert quality.worst(found, 2024, 2024) == verdict + ("" if verdict == "good" else ": SPY 2024")
 
 
+@pytest.mark.parametrize(("first", "last", "verdict"), [
+    ("2024-01-02", "2024-12-31", "good"), ("2024-07-03", "2024-12-31", "good"), ("2024-01-02", "2024-07-02", "good"),
+    ("2024-07-05", "2024-12-31", "usable: SPY 2024"), ("2024-01-02", "2024-07-01", "usable: SPY 2024"),
+    ("2024-05-01", "2024-05-14", "usable: SPY 2024"), (DAY, DAY, "usable: SPY 2024")])
+def test_the_year_in_which_a_store_begins_or_ends_is_good_if_most_of_it_is_there(tmp_path, first, last, verdict) -> None:
+    """Of 252 sessions the 126th is that of 2 July."""
+    days = weeks(first, last)
+    write(tmp_path, sound_chain(*days))
+    found = report(tmp_path, absent_days=default_config().quality.absent_days)
+    assert quality.worst(found, 2024, 2024) == verdict
+    of_year = {name: found.years[name][0] for name in ("sessions", "of_year", "expected", "missing", "reasons")}
+    assert of_year == {"sessions": len(days), "of_year": 252, "expected": len(days), "missing": 0,
+                       "reasons": "" if verdict == "good" else f"only {len(days)} of 252 sessions"}
+    assert data_page.cells(found)[0]["days"] == f"{len(days)} of 252"
+
+
+def test_missing_sessions_are_held_against_the_span_that_the_store_has(tmp_path: Path) -> None:
+    """Six of seven sessions are there, the rest of the year is absent."""
+    write(tmp_path, sound_chain(*(day for day in weeks("2025-08-14", "2025-08-22") if day != "2025-08-19")))
+    found = report(tmp_path, absent_days=default_config().quality.absent_days)
+    assert quality.judged(found, Verdict.DO_NOT_USE, 2025, 2025) == {
+        "SPY 2025": "only 6 of 250 sessions; 1 of 7 sessions missing"}
+
+
 def test_verdicts_follow_the_thresholds_of_the_config(tmp_path: Path) -> None:
     chain = sound_chain(*weeks())
     chain["put_bid"][chain["date"] == np.datetime64("2024-01-17")] += 5.0
@@ -268,7 +305,7 @@ def test_a_threshold_that_is_usable_before_it_is_good_is_refused() -> None:
 def test_only_years_of_the_period_are_held_against_a_run(tmp_path: Path) -> None:
     write(tmp_path, sound_chain("2022-12-30", "2024-01-02"))
     found = report(tmp_path)
-    assert quality.judged(found, Verdict.DO_NOT_USE, 2022, 2024) == {"SPY 2023": "100.0% of the sessions missing"}
+    assert quality.judged(found, Verdict.DO_NOT_USE, 2022, 2024) == {"SPY 2023": "250 of 250 sessions missing"}
     assert quality.worst(found, 2024, 2025) == "good"
 
 
@@ -356,7 +393,7 @@ def test_the_headline_counts_the_verdicts_and_names_what_is_not_to_be_used(tmp_p
     write(tmp_path, sound_chain("2022-12-30", "2024-01-02"))
     assert quality.headline(report(tmp_path)) == (
         "test, SPY, 2022-2024, 42 rows. Years of a ticker: 2 good, 1 do not use: "
-        "SPY 2023 (100.0% of the sessions missing)")
+        "SPY 2023 (250 of 250 sessions missing)")
 
 
 def test_the_report_as_json_says_thresholds_years_and_marked_days(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mahler.data.files import Progress
 from mahler.data.store import PartitionInfo
 from mahler.schema import Flag, Table
 
-CHECKS_VERSION = 1
+CHECKS_VERSION = 2
 """Raised whenever the same partition would measure otherwise than before."""
 
 NEAR_THE_MONEY = 0.05   # of the forward: where parity of American options is close to that of European ones
@@ -32,7 +32,8 @@ FOLDER = "checks"       # of the cache
 DAY = np.dtype([
     ("date", "datetime64[D]"),
     ("rows", "i4"), ("expiries", "i4"),
-    ("crossed", "i4"), ("no_ask", "i4"), ("zero_bids", "i4"),   # quotes, two a row
+    ("quotes", "i4"),                           # two a row, but for options that the source has not
+    ("crossed", "i4"), ("no_ask", "i4"), ("zero_bids", "i4"),   # of the quotes
     ("greeks_computed", "i4"), ("no_delta", "i4"),
     ("parity", "f8"), ("parity_95", "f8"),      # of |K + C - P - F| near the money, in parts of F: median and 95 %
     ("underlying_off", "f8"),                   # the underlying against F of the nearest expiry, in parts of F
@@ -110,11 +111,15 @@ def _rows(p: _Partition) -> Table:
 
 
 def _quotes(p: _Partition) -> Table:
-    flags = p.chain["flags"]
-    return {name: p.count(call) + p.count(put) for name, call, put in (
-        ("crossed", flags & Flag.CALL_CROSSED != 0, flags & Flag.PUT_CROSSED != 0),
-        ("no_ask", flags & Flag.CALL_NO_ASK != 0, flags & Flag.PUT_NO_ASK != 0),
-        ("zero_bids", p.chain["call_bid"] == 0, p.chain["put_bid"] == 0))}
+    """Counts of the quotes that there are; of an option that is not there neither the bid nor the ask is known."""
+    out = {name: np.zeros(len(p.dates), int) for name in ("quotes", "crossed", "no_ask", "zero_bids")}
+    for side, crossed, no_ask in store.SIDES:
+        bid, ask = p.chain[f"{side}_bid"], p.chain[f"{side}_ask"]
+        there = ~(np.isnan(bid) & np.isnan(ask))
+        for name, which in (("quotes", there), ("crossed", p.chain["flags"] & crossed != 0),
+                            ("no_ask", there & (p.chain["flags"] & no_ask != 0)), ("zero_bids", bid == 0)):
+            out[name] += p.count(which)
+    return out
 
 
 def _parity(p: _Partition) -> Table:

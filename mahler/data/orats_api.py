@@ -415,8 +415,8 @@ class _Download:
         """The line that says how many calls were made, now and this month."""
         month, used = self.log.used()
         repeated = self.client.repeated if self.client is not None else {}
-        again = f", {sum(repeated.values()):,} of them again: " + ", ".join(
-            f"{n:,} x {reason}" for reason, n in sorted(repeated.items())) if repeated else ""
+        again = f" ({sum(repeated.values()):,} repeated: " + ", ".join(
+            f"{n:,} x {reason}" for reason, n in sorted(repeated.items())) + ")" if repeated else ""
         made = max(used - self.calls_before, 0)
         return f"{made:,} calls{again}; {used:,} of {self.api.calls_per_month:,} are used in {month}"
 

@@ -2,6 +2,10 @@
 
 What a day shows is measured in mahler.data.checks; here it is held against thresholds, which are config
 (conf/quality/). A new threshold is a field of Thresholds and a line of DAY_MARKS or YEAR_MARKS.
+
+A session is missing between the first and the last day of a ticker. Those of the first year before it and of the last
+year after it are no fault of the data: they are absent, which is said, and most of a year must be there for it to be
+good; how many are absent alone makes no year unfit for use.
 """
 
 from __future__ import annotations
@@ -66,7 +70,8 @@ class Thresholds:
     iv_gaps: float = number("a share of a day's strikes between the first and the last IV of an expiry", 0, 1)
     repeated: float = number("a share of the contracts quoted on both sessions", 0, 1)
 
-    missing_days: tuple[float, float] = number("a share of a year's sessions", 0, 1)
+    absent_days: tuple[float, float] = number("a share of a year's sessions, before the first or after the last", 0, 1)
+    missing_days: tuple[float, float] = number("a share of a year's sessions between the first and the last", 0, 1)
     repeated_days: tuple[float, float] = number("a share of a year's days", 0, 1)
     quote_days: tuple[float, float] = number("a share of a year's days", 0, 1)
     greek_days: tuple[float, float] = number("a share of a year's days", 0, 1)
@@ -85,32 +90,33 @@ class Thresholds:
 
 
 class Mark(NamedTuple):
-    """A column that is held against the threshold of its name, and how a value beyond it is written."""
+    """A column that is held against the threshold of its name, and how it is written where it is beyond."""
 
     column: str
     state: State | None     # of the days that it marks; None marks years
-    words: str
+    words: str              # a format of the columns by name
 
 
 DAY_MARKS = (
-    Mark("rows_short", State.FEW_ROWS, "{:.0%} fewer rows than usual"),
-    Mark("delta_rising", State.GREEKS, "delta rises with the strike at {:.1%} of the steps"),
-    Mark("iv_gaps", State.GREEKS, "{:.0%} of the strikes between others have no IV"),
-    Mark("crossed", State.QUOTES, "{:.1%} of the quotes crossed"),
-    Mark("parity_95", State.QUOTES, "off put-call parity by {:.1%} of the forward"),
-    Mark("underlying_off", State.QUOTES, "underlying off its forward by {:.1%}"),
-    Mark("repeated", State.REPEATED, "{:.0%} of the quotes are those of the session before"),
+    Mark("rows_short", State.FEW_ROWS, "{rows_short:.0%} fewer rows than usual"),
+    Mark("delta_rising", State.GREEKS, "delta rises with the strike at {delta_rising:.1%} of the steps"),
+    Mark("iv_gaps", State.GREEKS, "{iv_gaps:.0%} of the strikes between others have no IV"),
+    Mark("crossed", State.QUOTES, "{crossed:.1%} of the quotes crossed"),
+    Mark("parity_95", State.QUOTES, "off put-call parity by {parity_95:.1%} of the forward"),
+    Mark("underlying_off", State.QUOTES, "underlying off its forward by {underlying_off:.1%}"),
+    Mark("repeated", State.REPEATED, "{repeated:.0%} of the quotes are those of the session before"),
 )
 YEAR_MARKS = (
-    Mark("missing_days", None, "{:.1%} of the sessions missing"),
-    Mark("repeated_days", None, "{:.1%} of the days repeat the day before"),
-    Mark("quote_days", None, "quotes in doubt on {:.1%} of the days"),
-    Mark("greek_days", None, "greeks in doubt on {:.1%} of the days"),
-    Mark("few_row_days", None, "few rows on {:.1%} of the days"),
-    Mark("zero_bids", None, "{:.0%} of the bids are zero"),
-    Mark("no_delta", None, "{:.0%} of the rows without delta"),
-    Mark("faulty_rows", None, "{:.1%} of the rows left out as faulty"),
-    Mark("dte_mismatches", None, "days to expiration wrong in {:.1%} of the rows"),
+    Mark("absent_days", None, "only {sessions} of {of_year} sessions"),
+    Mark("missing_days", None, "{missing} of {expected} sessions missing"),
+    Mark("repeated_days", None, "{repeated_days:.1%} of the days repeat the day before"),
+    Mark("quote_days", None, "quotes in doubt on {quote_days:.1%} of the days"),
+    Mark("greek_days", None, "greeks in doubt on {greek_days:.1%} of the days"),
+    Mark("few_row_days", None, "few rows on {few_row_days:.1%} of the days"),
+    Mark("zero_bids", None, "{zero_bids:.0%} of the bids are zero"),
+    Mark("no_delta", None, "{no_delta:.0%} of the rows without delta"),
+    Mark("faulty_rows", None, "{faulty_rows:.1%} of the rows left out as faulty"),
+    Mark("dte_mismatches", None, "days to expiration wrong in {dte_mismatches:.1%} of the rows"),
 )
 
 
@@ -187,7 +193,7 @@ def _shares(measured: np.ndarray) -> Table:
     """By day (n_days,), the columns of DAY_MARKS."""
     rows = measured["rows"].astype(float)
     enough = measured["shared"] >= LEAST_SHARED
-    return {"rows_short": 1 - rows / _usual(rows), "crossed": measured["crossed"] / (2 * rows),
+    return {"rows_short": 1 - rows / _usual(rows), "crossed": _ratio(measured["crossed"], measured["quotes"]),
             "delta_rising": _ratio(measured["delta_rising"], measured["delta_steps"]),
             "iv_gaps": _ratio(measured["iv_gaps"], measured["iv_strikes"]),
             "parity_95": measured["parity_95"], "underlying_off": measured["underlying_off"],
@@ -210,13 +216,13 @@ def why(days: Table, at: int, thresholds: Thresholds) -> str:
     """Why the day `at` is marked, the worst first; empty where it is not."""
     if days["state"][at] == State.MISSING:
         return "not in the store"
-    return _words(DAY_MARKS[::-1], {mark.column: days[mark.column][at] for mark in DAY_MARKS},
-                  {mark.column: getattr(thresholds, mark.column) for mark in DAY_MARKS})
+    return _words(DAY_MARKS[::-1], days, at, {mark.column: getattr(thresholds, mark.column) for mark in DAY_MARKS})
 
 
-def _words(marks: Sequence[Mark], values: Mapping[str, float], limits: Mapping[str, float]) -> str:
-    return "; ".join(mark.words.format(values[mark.column]) for mark in marks
-                     if values[mark.column] > limits[mark.column])
+def _words(marks: Sequence[Mark], table: Table, at: int, limits: Mapping[str, float]) -> str:
+    """What of row `at` is beyond its limit."""
+    row = {name: column[at] for name, column in table.items()}
+    return "; ".join(mark.words.format(**row) for mark in marks if row[mark.column] > limits[mark.column])
 
 
 # ---------------------------------------------------------------------------------------------- years
@@ -232,15 +238,16 @@ def _years(ticker: str, infos: Sequence[PartitionInfo], measured: np.ndarray, da
                 for state in State}
     expected = sum(in_state.values())
     present = expected - in_state[State.MISSING]
+    of_year = np.array([len(sessions(f"{number}-01-01", f"{number}-12-31")) for number in numbers])
     rows = total["rows"]
     out = {
         "ticker": np.full(len(numbers), ticker, dtype=object), "year": numbers, "rows": rows.astype(np.int64),
-        "sessions": present, "missing": in_state[State.MISSING],
-        "missing_days": _ratio(in_state[State.MISSING], expected),
+        "sessions": present, "of_year": of_year, "expected": expected, "missing": in_state[State.MISSING],
+        "absent_days": 1 - expected / of_year, "missing_days": _ratio(in_state[State.MISSING], expected),
         "repeated_days": _ratio(in_state[State.REPEATED], present),
         "quote_days": _ratio(in_state[State.QUOTES], present), "greek_days": _ratio(in_state[State.GREEKS], present),
         "few_row_days": _ratio(in_state[State.FEW_ROWS], present),
-        **{name: _ratio(total[name], 2 * rows) for name in ("crossed", "no_ask", "zero_bids")},
+        **{name: _ratio(total[name], total["quotes"]) for name in ("crossed", "no_ask", "zero_bids")},
         **{name: _ratio(total[name], rows) for name in ("no_delta", "greeks_computed")},
         **{name: checks.quantiles(measured[name], year - year[0], len(numbers), [0.5])[0]     # of its days
            for name in ("parity", "parity_95", "underlying_off")},
@@ -250,7 +257,7 @@ def _years(ticker: str, infos: Sequence[PartitionInfo], measured: np.ndarray, da
     limits = [{mark.column: getattr(thresholds, mark.column)[k] for mark in YEAR_MARKS} for k in (0, 1)]
     over = [sum((out[name] > limit).astype(int) for name, limit in limits[k].items()) for k in (0, 1)]
     verdict = np.where(over[1] > 0, Verdict.DO_NOT_USE, np.where(over[0] > 0, Verdict.USABLE, Verdict.GOOD))
-    reasons = [_words(YEAR_MARKS, {name: out[name][i] for name in limits[0]}, limits[0]) for i in range(len(numbers))]
+    reasons = [_words(YEAR_MARKS, out, i, limits[0]) for i in range(len(numbers))]
     return out | {"verdict": verdict.astype(np.int8), "reasons": np.array(reasons, dtype=object)}
 
 
