@@ -50,6 +50,37 @@ def test_cboe_history_is_read_as_it_comes_and_the_file_name_says_the_index(tmp_p
     np.testing.assert_array_equal(loaded.columns["VIX9D"], [np.nan, 15.5])
 
 
+YAHOO = "Date,Open,High,Low,Close,Adj Close,Volume\n"
+
+
+@pytest.mark.parametrize("name, text", [
+    ("SPY.csv", YAHOO + "2020-01-02,323.54,324.89,322.53,324.87,301.05,59151200\n2020-01-03,,,,null,,\n"),
+    ("spy.csv", YAHOO.lower() + "2020-01-02,323.54,324.89,322.53,324.87,301.05,59151200\n2020-01-03,,,,,,\n"),
+    ("SPY.csv", "date,adj_close,close\n1/2/2020,301.05,324.87\n1/3/2020,,\n"),
+    ("SPY.csv", "Date,Adj Close,Close\n2020-01-02 00:00:00-05:00,301.05,324.87\n2020-01-03 00:00:00-05:00,,\n"),
+], ids=["as it comes", "in lower case", "with underscores", "with times"])
+def test_yahoos_close_is_read_as_the_file_name_says_and_not_the_adjusted_one(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    loaded = daily.load(tmp_path)
+    assert list(loaded.columns) == ["SPY_close"]
+    np.testing.assert_array_equal(loaded.dates, days("2020-01-02", "2020-01-03"))
+    np.testing.assert_array_equal(loaded.columns["SPY_close"], [324.87, np.nan])
+
+
+def test_yahoos_dividends_and_indices_are_read_too(tmp_path):
+    (tmp_path / "QQQ.csv").write_text("Date,Close,Adj Close,Dividends,Stock Splits\n2020-03-23,170.7,165.2,0.363,0\n")
+    (tmp_path / "^VIX.csv").write_text(YAHOO + "2020-03-23,67.2,76.3,60.5,61.59,61.59,0\n")
+    loaded = daily.load(tmp_path)
+    assert {name: column.tolist() for name, column in loaded.columns.items()} == {
+        "QQQ_close": [170.7], "QQQ_div": [0.363], "VIX": [61.59]}
+
+
+def test_a_name_that_does_not_say_whose_closes_they_are_is_refused(tmp_path):
+    (tmp_path / "my_prices.csv").write_text(YAHOO + "2020-01-02,1,1,1,1,1,1\n")
+    with pytest.raises(ConfigError, match=r"my_prices\.csv has the column Close and a name that does not say of what"):
+        daily.load(tmp_path)
+
+
 @pytest.mark.parametrize("blank", ["", " ", ".", "nan", "NaN"])
 def test_a_blank_is_missing_and_not_zero(tmp_path, blank):
     loaded = daily.load(folder(tmp_path, a=f"date,DTB3\n2007-01-03,{blank}\n2007-01-04,-0.05\n"))
@@ -107,9 +138,11 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_files(tmp_path):
     ("date,VIX\n13/1/2020,12.47\n", r"a\.csv row 2: date is YYYY-MM-DD or M/D/YYYY, got '13/1/2020'"),
     ("date,VIX\n,12.47\n", r"a\.csv row 2: date is .* got ''"),
     ("date,VIX\n2020-01-02\n", r"a\.csv row 2: 1 cells under 2 columns"),
-    ("day,VIX\n2020-01-02,12.47\n", r"a\.csv needs one column date or DATE, got the columns day, VIX"),
+    ("day,VIX\n2020-01-02,12.47\n", r"a\.csv needs one column date, got the columns day, VIX"),
     ("date,VIX,VIX\n2020-01-02,12.47,12.47\n", r"a\.csv names a column twice"),
-    ("DATE,OPEN,HIGH,LOW,CLOSE\n2020-01-02,1,1,1,1\n", r"a\.csv has no column that Mahler knows .* got DATE, OPEN"),
+    ("DATE,OPEN,HIGH,LOW\n2020-01-02,1,1,1\n", r"a\.csv has no column that Mahler knows .* got DATE, OPEN"),
+    ("Date,Open,Close,Volume\n2020-01-02,1,1,1\n", r"a\.csv has the column Close without an Adj Close, so it may be "
+     r"adjusted for dividends .* name it A_close"),
     ("", r"a\.csv needs one column date"),
 ], ids=lambda value: None if value.startswith(("date", "DATE", "day")) or not value else value[:30])
 def test_what_cannot_be_read_is_refused_by_file_row_and_column(tmp_path, text, message):

@@ -7,8 +7,16 @@ Any number of CSV (also .csv.gz) and Parquet files in data/daily/, with a `date`
     VIX VIX9D VIX3M VIX6M VXN   official close, percentage points (20 is 20 %)
     DTB3                3-month bill, percent a year
 
-and Cboe's VIX_History.csv (DATE, OPEN, HIGH, LOW, CLOSE) as it is downloaded, likewise VIX9D_History.csv
-and so on. Other columns are ignored. Dates are ISO or M/D/YYYY; blank, `.` and `nan` are missing. splits.csv
+and, as they are downloaded, the files of two vendors that do not say inside what they hold, so that their name does:
+
+    VIX_History.csv     Cboe's: DATE, OPEN, HIGH, LOW, CLOSE; likewise VIX9D_History.csv and so on
+    SPY.csv, ^VIX.csv   Yahoo's: Date, Open, High, Low, Close, Adj Close, Volume, and where it is there Dividends
+
+Of Yahoo's the close is read, which is not adjusted for dividends (for splits it is, and what was split is refused
+where it meets the chain). Without an `Adj Close` beside it a close may be one that yfinance has adjusted: refused.
+
+The names of dates and of Yahoo's columns may be written in capitals or not. Other columns are ignored. Dates are
+YYYY-MM-DD, with a time of midnight or without, or M/D/YYYY; blank, `.` and `nan` are missing. splits.csv
 (mahler.data.splits) lies there too.
 """
 
@@ -41,7 +49,9 @@ BOUNDS = {"close": Bound("dollars", 0, open_low=True), "div": Bound("dollars per
 MISSING = frozenset(("", ".", "nan", "NaN", "NA", "null", "None"))
 
 _TICKER_COLUMN = re.compile(r"[A-Z][A-Z0-9.]*_(close|div)")
+_YAHOO_FILE = re.compile(r"\^?([A-Za-z][A-Za-z0-9.]{0,7}?)\.(csv(\.gz)?|parquet)")
 _US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
+_MIDNIGHT = re.compile(r"[ T]00:00(:00)?([+-]\d\d:\d\d)?$")
 
 
 @dataclass(frozen=True)
@@ -123,26 +133,43 @@ class _File:
 
 def read_file(path: Path) -> _File:
     cells, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    date_names = [name for name in cells if name in ("date", "DATE")]
+    date_names = [name for name in cells if name.lower() == "date"]
     if len(date_names) != 1:
-        raise ConfigError(f"{path} needs one column date or DATE, got the columns {', '.join(cells)}")
-    known = {name: _series_name(path, name) for name in cells}
-    columns = {series: _numbers(path, name, cells[name], rows) for name, series in known.items() if series}
+        raise ConfigError(f"{path} needs one column date, got the columns {', '.join(cells)}")
+    columns = {series: _numbers(path, name, cells[name], rows) for name, series in _series(path, cells).items()}
     if not columns:
-        raise ConfigError(f"{path} has no column that Mahler knows (<TICKER>_close, <TICKER>_div, "
-                          f"{', '.join(INDICES)}, DTB3, or Cboe's VIX_History.csv), got {', '.join(cells)}")
+        raise ConfigError(f"{path} has no column that Mahler knows (<TICKER>_close, <TICKER>_div, {', '.join(INDICES)}, "
+                          f"DTB3, or Cboe's VIX_History.csv, or Yahoo's SPY.csv), got {', '.join(cells)}")
     for series, values in columns.items():
         _check_range(path, series, values, rows)
     return _File(path.name, rows, _dates(path, cells[date_names[0]], rows), columns)
 
 
-def _series_name(path: Path, column: str) -> str | None:
-    """The series that a column of this file holds; None where Mahler does not know it."""
-    if column in INDICES or column == "DTB3" or _TICKER_COLUMN.fullmatch(column):
-        return column
-    # Cboe's files do not say inside which index they hold, so only the name of the download decides.
+def _series(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """By column of this file the series that it holds; columns that Mahler does not know are left out.
+
+    Raises ConfigError where it looks like Yahoo's, but its name is no ticker or its closes may be adjusted.
+    """
+    known = {name: name for name in names
+             if name in INDICES or name == "DTB3" or _TICKER_COLUMN.fullmatch(name)}
     index = path.name.removesuffix(".gz").removesuffix("_History.csv")
-    return index if column == "CLOSE" and index in INDICES else None
+    if "CLOSE" in names and index in INDICES:
+        return known | {"CLOSE": index}
+    theirs = {name.lower().replace("_", " "): name for name in names}
+    if known or "close" not in theirs:
+        return known
+    named = _YAHOO_FILE.fullmatch(path.name)
+    if not named:
+        raise ConfigError(f"{path} has the column {theirs['close']} and a name that does not say of what, valid is one "
+                          f"like SPY.csv (Yahoo's) or VIX_History.csv (Cboe's)")
+    ticker = named[1].upper()
+    if ticker in INDICES:
+        return {theirs["close"]: ticker}
+    if "adj close" not in theirs:
+        raise ConfigError(f"{path} has the column {theirs['close']} without an Adj Close, so it may be adjusted for "
+                          f"dividends (yfinance: auto_adjust=False); if it is not, name it {ticker}_close")
+    return {theirs[name]: f"{ticker}_{ours}" for name, ours in (("close", "close"), ("dividends", "div"))
+            if name in theirs}
 
 
 def _read_csv(path: Path) -> tuple[dict[str, Iterable[str]], np.ndarray]:
@@ -199,7 +226,7 @@ def _dates(path: Path, cells: Iterable, rows: np.ndarray) -> np.ndarray:
 
 
 def _date(path: Path, text: str, row: int) -> date:
-    american = _US_DATE.fullmatch(text)
+    american, text = _US_DATE.fullmatch(text), _MIDNIGHT.sub("", text)
     try:
         if american:
             month, day, year = map(int, american.groups())
