@@ -42,13 +42,15 @@ def market(config: Backtest) -> tuple[Chains, Daily | None]:
     chains = store.scan(root, tickers, None, period.end, max_dte=longest)
     if chains.sessions[-1] < np.datetime64(period.start):
         raise ConfigError(f"period.start={period.start}: the store {root} ends on {chains.sessions[-1]}")
-    for before, after, n in reversed(calendar.gaps(chains.sessions, MOST_MISSING + 1)):
+    *earlier, last = calendar.stretches(chains.sessions, MOST_MISSING)
+    if earlier:
+        before, after = earlier[-1][-1], last[0]
         if after > np.datetime64(period.start):
+            n = len(calendar.sessions(before, after)) - 2
             raise ConfigError(f"{', '.join(tickers)}: {n} sessions in a row are missing between {before} and {after}, "
                               f"and positions cannot be held across them: ingest them, or set period.start={after} or "
                               f"period.end={before}")
         chains = store.scan(root, tickers, after, period.end, max_dte=longest)      # history begins after the hole
-        break
     series = source.series(**config.data.keywords) if source.SYNTHETIC else daily.load(home.daily_dir())
     return chains, series
 

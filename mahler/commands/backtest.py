@@ -25,6 +25,8 @@ from mahler.trials import Trial
 NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # settings that change no number
 INGEST_ONLY = {"data.tickers": "universe.tickers", "data.start": "period.start", "data.end": "period.end",
                "data.path": "the store that `mahler ingest` filled"}
+LOOKING_BACK = ("iv_percentile", "realized_vol", "momentum", "trend")    # of the panel: what needs a history
+FEW = 63            # sessions, a quarter: of fewer, a figure a year is an extrapolation
 UNNAMED = ("experiment=", "universe", *(f"{setting}=" for setting in NOT_THE_RESULT))    # not part of a run's name
 
 
@@ -115,8 +117,9 @@ def report(name: str, summary: dict[str, float], ledger: Ledger, artifacts: Path
     say(f"{name}: {', '.join(shown)}  ({seconds:.1f} s)  {artifacts / 'page.html'}")
     if not ledger.counts["candidates"]:
         lost = ", ".join(f"{k.removeprefix('funnel.')} {v:.0f}" for k, v in ledger.counts.items() if k.startswith("funnel"))
-        say(f"  no candidate at all: {lost}. True 5-15 delta, 5-wide spreads pay 2 to 8 % of their width: "
-            "see entry.min_credit_to_width.")
+        hint = "" if ledger.counts["funnel.paid_enough"] else (
+            ". True 5-15 delta, 5-wide spreads pay 2 to 8 % of their width: see entry.min_credit_to_width")
+        say(f"  no candidate at all: {lost}{hint}")
     elif not len(ledger.trades["pnl"]):
         turned = {k.removeprefix("rejected."): v for k, v in ledger.counts.items() if k.startswith("rejected.")}
         why = ", ".join(f"{reason} {n:.0f}" for reason, n in sorted(turned.items(), key=lambda item: -item[1]))
@@ -124,13 +127,19 @@ def report(name: str, summary: dict[str, float], ledger: Ledger, artifacts: Path
 
 
 def warn_of_coverage(config: Backtest, prepared: Prepared) -> None:
-    """Say what of the period and of the daily series the run does not have."""
+    """Say what of the period, of the history before it and of the daily series the run does not have."""
     sessions, dropped = prepared.chains.sessions, prepared.chains.dropped
     first, last = sessions[prepared.first_day], sessions[-1]
     missing = len(calendar.sessions(config.period.start, config.period.end)) - (len(sessions) - prepared.first_day)
     if missing:
         say(f"  {missing} sessions of {config.period.start} to {config.period.end} are not in the store: "
             f"the run is of {first} to {last}")
+    if len(sessions) - prepared.first_day < FEW:
+        say(f"  {len(sessions) - prepared.first_day} sessions are few: CAGR, Sharpe and all else that is by the year is "
+            "extrapolated from them")
+    unknown = [name for name in LOOKING_BACK if np.isnan(getattr(prepared.panel, name)[prepared.first_day:]).all()]
+    if unknown:
+        say(f"  missing on every session, for want of history: {', '.join(unknown)}")
     if any(dropped.values()):
         say("  sessions dropped because another ticker lacks them: "
             + ", ".join(f"{ticker} {n}" for ticker, n in dropped.items() if n))

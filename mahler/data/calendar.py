@@ -36,10 +36,10 @@ def sessions(start: date | str | np.datetime64, end: date | str | np.datetime64)
     return days[first:last]
 
 
-def gaps(days: np.ndarray, least: int) -> list[tuple[np.datetime64, np.datetime64, int]]:
-    """Where `days`, ascending sessions (n,), lack `least` or more sessions in a row: the day before, the day after, how many."""
+def stretches(days: np.ndarray, most_missing: int) -> list[np.ndarray]:
+    """Ascending sessions (n,) in pieces: between two of them more than `most_missing` sessions in a row are not there."""
     place = np.searchsorted(_all(), days)
-    return [(days[i], days[i + 1], int(place[i + 1] - place[i] - 1)) for i in np.flatnonzero(np.diff(place) > least)]
+    return np.split(days, np.flatnonzero(np.diff(place) > most_missing + 1) + 1)
 
 
 def is_session(dates: np.ndarray) -> np.ndarray:

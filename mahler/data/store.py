@@ -310,7 +310,8 @@ def _partitions_between(root: Path, ticker: str, first: np.datetime64 | None,
     infos = [info for info in infos if len(_sessions_between([info], first, last))]
     if not infos:
         there = f"{partition_info(paths[min(paths)]).sessions[0]} to {partition_info(paths[max(paths)]).sessions[-1]}"
-        raise ConfigError(f"{ticker} has no session from {first} to {last} in the store {root} (there: {there}): "
+        asked = " ".join(f"{word} {day}" for word, day in (("from", first), ("to", last)) if day is not None)
+        raise ConfigError(f"{ticker} has no session {asked} in the store {root} (there: {there}): "
                           f"{_ingest_command(root, ticker)}")
     return infos
 
