@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -61,16 +62,27 @@ def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Li
 
     The week of the weekly breaker is the calendar's, Monday to Sunday.
     """
-    vix = panel.vix[:, 0]
-    in_group = np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
-    return admit(
-        candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
-        candidates["mid_credit"], max_loss_per_contract(candidates, costs), candidates["risk_fraction"],
-        candidates["max_contracts"], exits["day"], exits["reason"], exits["cost"], exits["costs"],
-        paths.start, paths.mid, (vix >= _no_limit(breaker.max_vix)).astype(np.int8), weeks(panel.dates), in_group,
-        first_day, costs.entry, initial_equity, limits.max_positions, limits.max_entries_per_day,
-        limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
-        _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
+    return walker(candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity,
+                  first_day=first_day)(candidates["risk_fraction"], candidates["max_contracts"])
+
+
+def walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
+           *, initial_equity: float, first_day: int) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
+    """`walk` as a function of risk fractions and contracts (n,) alone: for thousands of vetoes of the same candidates."""
+    max_loss = max_loss_per_contract(candidates, costs)
+    vix_broken = (panel.vix[:, 0] >= _no_limit(breaker.max_vix)).astype(np.int8)
+    week, in_group = weeks(panel.dates), np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
+
+    def admitted(risk_fraction: np.ndarray, max_contracts: np.ndarray) -> tuple[np.ndarray, ...]:
+        return admit(
+            candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
+            candidates["mid_credit"], max_loss, risk_fraction, max_contracts, exits["day"], exits["reason"],
+            exits["cost"], exits["costs"], paths.start, paths.mid, vix_broken, week, in_group,
+            first_day, costs.entry, initial_equity, limits.max_positions, limits.max_entries_per_day,
+            limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
+            _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
+
+    return admitted
 
 
 def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: ExitRule, limits: Limits,
