@@ -11,6 +11,7 @@ processes       tasks over cores
 rewalk          the admission walk over a window of sessions: flat start, warm history
 robustness      years, best trades, neighbours, fills, equal heat
 verdict         the pre-registered rule, computed, in words
+sequential      what may be looked at every day: CUSUM, confidence sequence, simultaneous bands
 scores          probability forecasts and paired classifiers: DeLong, Brier, CORP, McNemar, Holm, Wilson
 
 Sharpe ratios are per session here; what is annualised takes `periods`, the sessions of a year, and says so.
