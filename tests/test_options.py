@@ -14,6 +14,7 @@ from mahler.commands.backtest import market
 from mahler.config import Backtest, Validate, load
 from mahler.home import conf_dir
 from mahler.monitoring.bands import BandRule
+from mahler.paper.stage import Stage
 from mahler.schema import Regime
 from tests.conftest import PERIOD, default_config
 
@@ -23,7 +24,7 @@ OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).gl
 STUDIES = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 
 
-ALONE = {"bands": BandRule}       # groups of no backtest: what each of them is
+ALONE = {"bands": BandRule, "stage": Stage}       # groups of no backtest: what each of them is
 
 
 def options(group: str) -> list[str]:
