@@ -78,8 +78,7 @@ def parse(text: str) -> Decision | Invalid:
     except _Twice as error:
         return Invalid(str(error))
     if len(found) != 1:
-        return Invalid(f"the reply has {len(found) or 'no'} JSON objects; one was asked for"
-                       if len(found) != 0 else "the reply has no whole JSON object; one was asked for")
+        return Invalid(f"the reply has {len(found) or 'no'} whole JSON objects; one was asked for")
     try:
         return Decision.model_validate(found[0])
     except ValidationError as error:
