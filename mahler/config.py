@@ -31,6 +31,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mahler.data.quality import Thresholds
 from mahler.exits import Costs, ExitRule
 from mahler.home import user_path
+from mahler.llm.context import Context
+from mahler.llm.model import Llm
+from mahler.llm.prompt import Prompt
 from mahler.regime import Multipliers
 from mahler.schema import Bound, ConfigError, check_bounds, number
 from mahler.screen import Entry
@@ -421,6 +424,27 @@ class Explain:
 
     run: str | int | float                      # an id, its beginning, or last; digits alone come as a number
     date: date
+
+
+@dataclass
+class Evaluate:
+    """`mahler evaluate`: the trades of a run put to an arm, and what its decisions were worth. conf/evaluate.yaml."""
+
+    run: str | int | float | None               # an id, its beginning, or last; None is the last, unless there are trades
+    trades: Path | None                         # a JSON file of trades, in place of a run
+    arm: Component
+    llm: Llm
+    prompt: Prompt
+    context: Context
+    study: str                                  # the MLflow experiment
+    name: str | None                            # of the evaluation; None says what was asked
+    in_loop: bool                               # simulate the book again with the vetoes
+    force: bool                                 # evaluate again what was evaluated before
+    seed: int = number("a seed of every chance", 0)
+
+    def __post_init__(self) -> None:
+        if self.run is not None and self.trades is not None:
+            raise ConfigError(f"run={self.run} and trades={self.trades}: give one of them")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mahler import panel as panels
 from mahler.commands.backtest import market
-from mahler.config import Backtest, Validate, load
+from mahler.config import Backtest, Evaluate, Validate, load
 from mahler.home import conf_dir
 from mahler.monitoring.bands import BandRule
 from mahler.paper.stage import Stage
@@ -34,8 +35,9 @@ def options(group: str) -> list[str]:
 def loaded(verb: str, *overrides: str):
     from hydra import compose, initialize_config_dir
 
+    schemas = {"backtest": Backtest, "validate": Validate, "evaluate": Evaluate}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose(verb, list(overrides)), Validate if verb == "validate" else Backtest)
+        return load(compose(verb, list(overrides)), schemas[verb])
 
 
 @pytest.mark.parametrize("group, option", OPTIONS)
@@ -43,7 +45,8 @@ def test_an_option_composes_and_loads(group: str, option: str) -> None:
     if group in ALONE:
         assert load(OmegaConf.load(CONF / group / f"{option}.yaml"), ALONE[group])
         return
-    config = loaded("validate", f"{group}={option}")         # a backtest, and the method beside it
+    verb = "evaluate" if group in ("arm", "llm", "prompt", "context") else "validate"    # a backtest, and a method beside it
+    config = loaded(verb, f"{group}={option}")
     assert getattr(config, group) is not None
 
 
@@ -54,7 +57,7 @@ def test_a_study_names_itself_and_lists_options_that_load(study: str) -> None:
 
     text = (CONF / "experiment" / f"{study}.yaml").read_text()
     assert "glob(" not in text, "a study is a pre-registration"
-    verb = "validate" if "grid:" in text else "backtest"
+    [verb] = re.findall(r"mahler (\w+) experiment=", text)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         whole = compose(verb, [f"experiment={study}"], return_hydra_config=True)
     assert whole.study == study
@@ -66,7 +69,7 @@ def test_a_study_names_itself_and_lists_options_that_load(study: str) -> None:
     parser = OverridesParser.create()
     for key, values in whole.hydra.sweeper.params.items():
         for value in parser.parse_override(f"{key}={values}").sweep_string_iterator():
-            default_config(f"experiment={study}", f"{key}={value}")
+            loaded(verb, f"experiment={study}", f"{key}={value}")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,14 @@ def entry(record: Record) -> dict[str, Any]:
     return {name: record.get(name) for name in ENTRY}
 
 
+def opened(record: Record) -> date:
+    """The day of entry."""
+    return date.fromisoformat(record["date"])
+
+
 def closed(record: Record) -> date:
     """The day on which the trade was closed."""
-    return date.fromordinal(date.fromisoformat(record["date"]).toordinal() + int(record["hold_days"]))
+    return opened(record) + timedelta(days=int(record["hold_days"]))
 
 
 def digest(records: Sequence[Record]) -> str:
@@ -56,7 +61,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not isinstance(whole, list) or not whole or not all(isinstance(record, dict) for record in whole):
         raise ConfigError(f"trades={path}: is an array of one trade or more, each an object of the names of an export")
     checked = [_checked(record, f"trades={path}: trade {k}") for k, record in enumerate(whole)]
-    return sorted(checked, key=lambda record: record["date"])
+    return [{**record, "trade_id": k} for k, record in enumerate(sorted(checked, key=lambda record: record["date"]))]
 
 
 def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from mahler.llm.asking import Ask, blank
-from mahler.llm.records import Record, closed
+from mahler.llm.records import Record, closed, opened
 from mahler.schema import Bound, Table
 
 
@@ -26,7 +26,7 @@ def baseline(records: Sequence[Record], history: Sequence[Record], ask: Ask, rng
     past = sorted(history, key=closed)
     leave = np.array([closed(record).toordinal() for record in past])
     features, profit = _features(past), np.array([record["outcome"] == "profit" for record in past])
-    enter = np.array([closed({**record, "hold_days": 0}).toordinal() for record in records])
+    enter = np.array([opened(record).toordinal() for record in records])
     known = np.searchsorted(leave, enter, side="left")         # (n,) trades closed before the day of entry
     shown = _features(records)
     table = blank(len(records)) | {"approve": np.ones(len(records), bool)}
@@ -46,7 +46,7 @@ def _judge(features: np.ndarray, profit: np.ndarray, shown: np.ndarray, rejects:
     """Probability and approval of `shown`, by a fit on `features` (k, m) and `profit` (k,)."""
     from sklearn.linear_model import LogisticRegression
 
-    middle = np.nan_to_num(np.nanmedian(features, axis=0))
+    middle = np.array([np.median(column[there]) if (there := ~np.isnan(column)).any() else 0.0 for column in features.T])
     past, now = (np.where(np.isnan(x), middle, x) for x in (features, shown))
     centre, spread = past.mean(axis=0), past.std(axis=0)
     spread[spread < 1e-12] = 1.0                # a field that never varied says nothing
