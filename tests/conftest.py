@@ -48,3 +48,14 @@ def at_home(synthetic_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 PERIOD = [f"period.start={START}", f"period.end={END}"]
+
+
+def evaluate_config(*overrides: str):
+    """The default config of `mahler evaluate` with `overrides`, loaded."""
+    from hydra import compose, initialize_config_dir
+
+    from mahler.config import Evaluate, load
+    from mahler.home import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose("evaluate", list(overrides)), Evaluate)
