@@ -17,6 +17,7 @@ from mahler.data.daily import Daily
 from mahler.data.store import Chains
 from mahler.exits import first_exits, max_loss_per_contract
 from mahler.ledger import Ledger
+from mahler.llm.layer import Book
 from mahler.market.turning_points import TICKERS
 from mahler.regime import Multipliers
 from mahler.schema import ConfigError, Regime
@@ -108,6 +109,14 @@ def backtest(config: Backtest, prepared: Prepared) -> Ledger:
         | {f"funnel.{stage}": float(count.sum()) for stage, count in prepared.found.funnel.items()}
         | {f"effective_multiplier.{regime}": float(x) for regime, x in effective.items()})
     return ledger
+
+
+def book(config: Backtest, prepared: Prepared) -> Book:
+    """The sized candidates of a config, how each would end, and the rules that admit them."""
+    candidates = stages.sized(prepared, config.regime, config.sizing)
+    exits = first_exits(candidates, prepared.found.paths, config.exit, config.costs, prepared.chains.sessions)
+    return Book(candidates, prepared.found.paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
+                config.initial_equity, prepared.first_day)
 
 
 def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:

@@ -433,6 +433,7 @@ class Evaluate:
     run: str | int | float | None               # an id, its beginning, or last; None is the last, unless there are trades
     trades: Path | None                         # a JSON file of trades, in place of a run
     arm: Component
+    against: Component                          # the arm that a claim has to beat
     llm: Llm
     prompt: Prompt
     context: Context
@@ -441,6 +442,9 @@ class Evaluate:
     in_loop: bool                               # simulate the book again with the vetoes
     force: bool                                 # evaluate again what was evaluated before
     seed: int = number("a seed of every chance", 0)
+    draws: int = number("coin-flip accounts", 1)
+    replications: int = number("bootstrap samples of an interval", 100)
+    level: float = number("a share of an interval", 0, 1, open_low=True, open_high=True)
 
     def __post_init__(self) -> None:
         if self.run is not None and self.trades is not None:

@@ -49,6 +49,11 @@ def paper_dir() -> Path:
     return data_dir() / "paper"
 
 
+def replies_path() -> Path:
+    """Every reply of every model that was asked: what was paid for once."""
+    return data_dir() / "llm" / "replies.sqlite"
+
+
 def mlruns_dir() -> Path:
     return project() / "mlruns"
 

@@ -176,6 +176,22 @@ def log_tables(active: Active, *, metrics: Mapping[str, float], tables: Mapping[
     os.rename(folder, active.artifacts)
 
 
+def trace(active: Active, calls: Sequence[Mapping[str, Any]]) -> None:
+    """Each call of a model as a trace of the run: its `question`, its `replies`, and beside them what else it says."""
+    import mlflow
+    from mlflow.tracing.constant import TraceMetadataKey
+
+    experiment = _client(_database()).get_run(active.id).info.experiment_id
+    mlflow.set_tracking_uri(f"sqlite:///{_database()}")
+    for call in calls:
+        span = mlflow.start_span_no_context(
+            "ask", span_type="CHAT_MODEL", inputs={"messages": call["question"]}, experiment_id=experiment,
+            attributes={name: value for name, value in call.items() if name not in ("question", "replies")},
+            metadata={TraceMetadataKey.SOURCE_RUN: active.id})
+        span.end(outputs={"replies": call["replies"]})
+    mlflow.flush_trace_async_logging()
+
+
 def log_run(*, study: str, name: str, signature: str, params: Mapping[str, Any], tags: Mapping[str, str],
             metrics: Mapping[str, float], ledger: Ledger, config_yaml: str, page: str) -> str:
     """`run` and `log` in one, for what has been computed already. Returns the run's id."""

@@ -32,6 +32,7 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 VENDORS = {
     "mlflow": {"tracking"},
     "litellm": {"llm.client"},
+    "pydantic": {"llm.decision"},
     "matplotlib": {"report_figures"},
     "hydra": {"config", "launch", "commands", "cli"},
     "omegaconf": {"config", "launch", "commands", "cli"},

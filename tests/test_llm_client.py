@@ -302,8 +302,9 @@ KILLED = """
 import os, random, signal, sys, threading
 from pathlib import Path
 from types import SimpleNamespace
-import litellm
-from tests.test_llm_client import asked
+import litellm      # before the fork: no child has to wait for it
+from tests.test_llm_client import asked, base
+base()
 rng = random.Random(7)
 for attempt in range(20):
     child = os.fork()

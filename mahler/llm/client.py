@@ -38,13 +38,14 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")       # its import
 
 
 class DryRun(Exception):
-    """Questions were counted and not asked, as `llm.dry_run` says."""
+    """Questions were counted and not asked, as `llm.dry_run` says; the message is the first of them."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What became of one question."""
 
+    question: list[Message]
     status: str                          # decision, invalid, refused or failed
     decision: Decision | None
     replies: tuple[Reply, ...]           # the first, and that to a repair
@@ -67,13 +68,12 @@ class Estimate:
 
 def dialogue(question: list[Message], repairs: bool) -> Generator[list[Message], Reply, Answer]:
     """Yields the messages to send, is sent their reply, and returns the answer."""
-    reply = yield question
-    status, found = read(reply)
-    if not isinstance(found, Invalid) or not repairs:
-        return Answer(status, found if isinstance(found, Decision) else None, (reply,), False)
-    second = yield repair(question, reply.text, found.message)
-    status, found = read(second)
-    return Answer(status, found if isinstance(found, Decision) else None, (reply, second), False)
+    replies = [(yield question)]
+    status, found = read(replies[0])
+    if isinstance(found, Invalid) and repairs:
+        replies.append((yield repair(question, replies[0].text, found.message)))
+        status, found = read(replies[1])
+    return Answer(question, status, found if isinstance(found, Decision) else None, tuple(replies), False)
 
 
 def read(reply: Reply) -> tuple[str, Decision | Invalid | None]:
@@ -123,8 +123,8 @@ class Client:
             self._start([asked[k] for k in left], len(asked))
             for k, answer in zip(left, self._run([asked[k] for k in left], progress), strict=True):
                 answers[k] = answer
-        failed = Answer("failed", None, (), self.llm.cache_only)
-        return [answer or failed for answer in answers]
+        return [answer or Answer(question, "failed", None, (), self.llm.cache_only)
+                for answer, (question, _) in zip(answers, asked, strict=True)]
 
     def _known(self, question: list[Message], sample: int) -> Answer | None:
         """The answer where no call is needed for it."""
@@ -147,7 +147,7 @@ class Client:
         estimate = self.estimate([question for question, _ in left], asked)
         self._say(f"{self.llm.model}: {estimate}")
         if self.llm.dry_run:
-            raise DryRun
+            raise DryRun("\n\n".join(message["content"] for message in left[0][0]))
         if self._runner is None:
             self._key = api_key(self.llm)
             _quiet()
