@@ -159,11 +159,11 @@ def _measure(config: Evaluate, subject: Subject) -> Measured:
         ask = partial(asking.ask, client=client, prompt=config.prompt, context=config.context, known=subject.records,
                       progress=bar, asked=asked)
 
-        def decide(records: Sequence[dict[str, Any]], book: Sequence[dict[str, Any]]) -> Table:
-            return config.arm(records, book, ask, rng)
+        def decide(records: Sequence[dict[str, Any]]) -> Table:
+            return config.arm(records, subject.records, ask, rng)
 
         if config.context.asks == "price":
-            found = _recalled(subject, decide(subject.records, subject.records))
+            found = _recalled(subject, decide(subject.records))
         else:
             against = None if _choices()["arm"] == "baseline" else config.against(subject.records, subject.records, ask, rng)
             found = _evaluated(config, subject, decide, against, rng)
@@ -177,7 +177,7 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
     """The decisions on the trades that the rules alone admit, and, of a run, on those that vetoes make room for."""
     looped = _in_loop(subject, decide) if config.in_loop and subject.row else None
     if looped is None:
-        decisions, judged, rounds = decide(subject.records, subject.records), None, {}
+        decisions, judged, rounds = decide(subject.records), None, {}
     else:
         ended, judged = looped
         decisions = {name: column[:len(subject.records)] for name, column in ended.decisions.items()}

@@ -18,8 +18,8 @@ from mahler.ledger import Ledger
 from mahler.llm.layer import capped
 from mahler.schema import DECISION, Table
 
-Decide = Callable[[Sequence[dict[str, Any]], Sequence[dict[str, Any]]], Table]
-"""(records to decide on, all records of the book as it stands) -> schema.DECISION, a row for each of the former."""
+Decide = Callable[[Sequence[dict[str, Any]]], Table]
+"""Records of `ledger.export` -> schema.DECISION, a row for each."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def judge(candidates: Table, simulate: Callable[[Table], Ledger], decide: Decide
         if not len(new):
             break
         book = ledgers.export(ledger)
-        found, at = decide([book[k] for k in new], book), admitted[new]
+        found, at = decide([book[k] for k in new]), admitted[new]
         judged[at] = True
         risk[at] = np.where(found["approve"], risk[at], 0.0)
         most[at] = capped(most[at], found["contracts"])

@@ -51,7 +51,7 @@ def _judge(features: np.ndarray, profit: np.ndarray, shown: np.ndarray, rejects:
     centre, spread = past.mean(axis=0), past.std(axis=0)
     spread[spread < 1e-12] = 1.0                # a field that never varied says nothing
     past, now = (past - centre) / spread, (now - centre) / spread
-    fit = LogisticRegression(C=1.0 / penalty).fit(past, profit)
+    fit = LogisticRegression(C=1.0 / penalty, solver="newton-cholesky").fit(past, profit)
     p = fit.predict_proba(now)[:, 1]
     return p, p >= np.quantile(fit.predict_proba(past)[:, 1], rejects)
 
