@@ -129,7 +129,7 @@ def value(x: Any, form: str) -> str:
     if form == "%":
         return percent(float(x))
     text = format(float(x), form)
-    return format(float(x), f"{form.partition('.')[0]}.1g") if float(text) == 0.0 and abs(x) > 1e-9 else text
+    return format(float(x), f"{form.partition('.')[0]}.1g") if float(text.replace(",", "")) == 0.0 and abs(x) > 1e-9 else text
 
 
 def with_interval(table: Mapping[str, np.ndarray], name: str, row: int, form: str) -> str:

@@ -44,7 +44,7 @@ class Curve:
     bold: bool
 
 
-def _drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """What `draw` puts on a new figure of that size, inches, as SVG."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -86,10 +86,10 @@ def accounts(whole: Sequence[Curve], stitched: Sequence[Curve]) -> str:
             axes[0, column].set_title(title)
             axes[0, column].set_ylabel("growth, %")
             axes[1, column].set_ylabel("drawdown, %")
-            _dated(axes[1, column], curves[0].dates)
+            dated(axes[1, column], curves[0].dates)
             _legend(axes[0, column], curves)
 
-    return _drawn(11.0, 5.2, draw)
+    return drawn(11.0, 5.2, draw)
 
 
 def _thinned(dates: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,7 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.legend(handles, labels, loc="best")
 
 
-def _dated(axes: Axes, dates: np.ndarray) -> None:
+def dated(axes: Axes, dates: np.ndarray) -> None:
     """At most eight ticks, each at the beginning of a month or a year."""
     first, last = dates[0].astype("datetime64[M]"), dates[-1].astype("datetime64[M]")
     for step in (1, 2, 3, 6, 12, 24, 48, 60, 120, 240):
@@ -152,7 +152,7 @@ def differences(names: Sequence[str], value: np.ndarray, low: np.ndarray, high: 
         axes.grid(axis="y", visible=False)
         axes.set_title(f"Annual Sharpe ratio less the control's, {level:.0%} interval; | what could have been seen")
 
-    return _drawn(9.0, 1.0 + 0.28 * len(labels), draw)
+    return drawn(9.0, 1.0 + 0.28 * len(labels), draw)
 
 
 # ---- folds and overfitting -------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def folds(test_first: np.ndarray, shift: np.ndarray, winner: Sequence[str], shad
                                for name in shown if shade[name] != OTHERS], loc="outside lower left",
                       ncols=1 if max(map(len, shown)) > 40 else 4)
 
-    return _drawn(11.0, 1.5 + 0.3 * len(shifts), draw)
+    return drawn(11.0, 1.5 + 0.3 * len(shifts), draw)
 
 
 def overfitting(logits: np.ndarray, pbo: float, null: np.ndarray, p_value: float) -> str:
@@ -208,7 +208,7 @@ def overfitting(logits: np.ndarray, pbo: float, null: np.ndarray, p_value: float
         right.set_title(f"PBO of {len(null)} draws of equal configs; red: this study (p {p_value:.2f})")
         right.set_xlabel("PBO")
 
-    return _drawn(11.0, 2.9, draw)
+    return drawn(11.0, 2.9, draw)
 
 
 # ---- stress and map --------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Map
         named = [(h, label) for h, label in zip(handles, labels, strict=True) if shade.get(label) != OTHERS]
         figure.legend(*zip(*named, strict=True), loc="outside right upper")
 
-    return _drawn(11.0, 1.0 + 0.26 * len(windows), draw)
+    return drawn(11.0, 1.0 + 0.26 * len(windows), draw)
 
 
 def heat_map(axes_of: tuple[str, str], options: tuple[Sequence[str], Sequence[str]], panels: Mapping[str, np.ndarray],
@@ -258,4 +258,4 @@ def heat_map(axes_of: tuple[str, str], options: tuple[Sequence[str], Sequence[st
             axes.grid(visible=False)
             axes.tick_params(length=0)
 
-    return _drawn(11.0, 1.3 + 0.35 * len(options[0]), draw)
+    return drawn(11.0, 1.3 + 0.35 * len(options[0]), draw)

@@ -43,6 +43,7 @@ def table(approve: np.ndarray, p_profit: np.ndarray, confidence: np.ndarray | No
     """A DECISION table, all of it decided."""
     n = len(approve)
     decisions = empty(DECISION, n)
+    decisions |= {name: np.full(n, "", object) for name in DECISION.names if DECISION[name] == object}
     decisions |= {"trade_id": np.arange(n, dtype=np.int32), "status": np.full(n, "decision", object),
                   "approve": approve, "p_profit": p_profit, "samples": np.ones(n, np.int32),
                   "confidence": np.full(n, 0.6) if confidence is None else confidence, "cost": np.full(n, 0.001)}

@@ -22,8 +22,8 @@ LAYERS = [
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
-    ["figures", "data_page", "document", "report_figures", "tracking"],
-    ["findings", "report", "explain", "promotion", "scan", "monitoring"],
+    ["figures", "data_page", "document", "report_figures", "evaluation_figures", "tracking"],
+    ["findings", "report", "evaluation_report", "evaluated", "explain", "promotion", "scan", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mahler import cache, document, home, ledger as ledgers, report, tracking
+from mahler import cache, document, evaluated, evaluation_report, home, ledger as ledgers, report, tracking
 from mahler.config import Report
 from mahler.data import store
 from mahler.report import Family, Study
@@ -22,14 +22,32 @@ PAGE = "report.html"
 
 def run(config: Report) -> None:
     """Write experiments/<study>/ and log the page as a run of kind report; the same page is one run."""
+    if tracking.runs(config.study, kind="evaluation"):
+        _evaluations(config)
+        return
     families = [_family(row) for row in _validations(config.study)]
     study = _study(config.study)
     blocks = report.blocks(study, families, config.axes)
     page = document.page(blocks, report.title(study, families))
     readme = _write(home.project() / "experiments" / config.study, blocks)
-    artifacts = _log(config, families, page)
+    artifacts = _log(config, [family.row for family in families], page)
     for family in families:
         say(f"{family.universe}: {family.judgement['verdict']}")
+    say(f"  {readme}")
+    say(f"  {artifacts / PAGE}")
+
+
+def _evaluations(config: Report) -> None:
+    """The report of a study of evaluations."""
+    if config.axes:
+        raise ConfigError(f"axes={','.join(config.axes)}: a study of evaluations has no map of a grid")
+    together, study = evaluated.read(config.study), _study(config.study)
+    blocks = evaluation_report.blocks(study, together)
+    readme = _write(home.project() / "experiments" / config.study, blocks)
+    page = document.page(blocks, evaluation_report.title(study, together))
+    artifacts = _log(config, [one.row for one in together.found], page)
+    for one in together.found:
+        say(f"{one.answers.name}: {one.judgement.verdict.verdict}")
     say(f"  {readme}")
     say(f"  {artifacts / PAGE}")
 
@@ -98,19 +116,18 @@ def _write(folder: Path, blocks: Sequence[document.Block]) -> Path:
     return readme
 
 
-def _log(config: Report, families: Sequence[Family], page: str) -> Path:
+def _log(config: Report, rows: Sequence[dict[str, Any]], page: str) -> Path:
     """The page as an artifact of a run. Returns the folder of its artifacts."""
     signature = cache.fingerprint("report", page)
     found = tracking.find(signature, config.study)
     if found:
         return found["artifacts"]
-    row = families[0].row
     tags = tracking.describe(
-        kind="report", data_source=row["tags.data_source"], data_digest=row["tags.data_digest"],
-        synthetic=any(family.row["tags.market"] == "synthetic" for family in families),
-        universe=sorted({ticker for family in families for ticker in family.universe.split(",")}),
+        kind="report", data_source=rows[0]["tags.data_source"], data_digest=rows[0]["tags.data_digest"],
+        synthetic=any(row["tags.market"] == "synthetic" for row in rows),
+        universe=sorted({ticker for row in rows for ticker in row["tags.universe"].split(",")}),
         overrides=[f"study={config.study}"])
-    tags["validations"] = ",".join(family.row["run_id"] for family in families)
+    tags[f"{rows[0]['tags.kind']}s"] = ",".join(row["run_id"] for row in rows)
     with tracking.run(study=config.study, name=f"report {config.study}", signature=signature,
                       params={"axes": list(config.axes)}, tags=tags) as active:
         tracking.log_tables(active, metrics={}, tables={}, files={PAGE: page})

@@ -3,7 +3,7 @@
     found = evaluate(records, Answers(arm="model", model="grok-4", prompt="balanced", context="full",
                                       decisions=decisions, cutoff=cutoff, remembers=True),
                      baseline=decisions_of_the_baseline, judged=None, rng=rng, replications=1000, level=0.95, draws=10_000)
-    tracking.log_tables(active, metrics=found.metrics, tables={"decisions": decisions, **found.tables}, files=found.files)
+    tracking.log_tables(active, metrics=found.metrics, tables=found.tables, files=found.files)
 
 The verdict of an evaluation by itself knows no other prompt and no blind context; `study.judge` knows all of a study.
 """
@@ -32,8 +32,9 @@ from mahler.schema import Table
 class Evaluation:
     """What came of an evaluation. Metrics that are undefined are not there.
 
-    Tables: `thresholds`, `walk_forward`, `reliability`, `quarters`, `trades`, and, where there is a portfolio,
-    `curves` and `coin_flips`. Files: `verdict.json`.
+    Tables: `decisions` and `baseline` as they were given, `thresholds`, `walk_forward`, `reliability`, `quarters`,
+    `trades`, and, where there is a portfolio, `curves` and `coin_flips`. Files: `verdict.json`, and `trades.json` and
+    `answers.json`, with which the decisions can be judged again beside others.
     """
 
     metrics: dict[str, float]
@@ -83,7 +84,7 @@ def evaluate(records: Sequence[Mapping[str, Any]], answers: Answers, *, baseline
     p = decisions["p_profit"][among]
     scored = calibration.measure(trades.won[among], p, trades.market[among], rng=rng, replications=replications)
     folds = thresholds.walk_forward(trades, decisions)
-    tables = {"thresholds": thresholds.table(trades, decisions), "walk_forward": folds,
+    tables = {"decisions": answers.decisions, "thresholds": thresholds.table(trades, decisions), "walk_forward": folds,
               "reliability": _reliability(trades[among], decisions["approve"][among], p, rng, replications, level),
               "quarters": memory.by_quarter(trades, decisions["p_profit"], among),
               "trades": _columns(trades, decisions)}
@@ -93,8 +94,11 @@ def evaluate(records: Sequence[Mapping[str, Any]], answers: Answers, *, baseline
         metrics |= _layer(prefix, one) if one else {}
     if whole is not None:
         tables |= {"curves": whole.curves, "coin_flips": whole.coins}
-    return Evaluation({name: float(x) for name, x in metrics.items() if np.isfinite(x)}, tables, judgement,
-                      {"verdict.json": to_json(judgement)})
+    if baseline is not None:
+        tables["baseline"] = baseline
+    files = {"verdict.json": to_json(judgement), "answers.json": said(answers, replications, level),
+             "trades.json": json.dumps(list(records), allow_nan=False) + "\n"}
+    return Evaluation({name: float(x) for name, x in metrics.items() if np.isfinite(x)}, tables, judgement, files)
 
 
 def _layers(judged: Judged | None, answers: Answers, rng: np.random.Generator, draws: int
@@ -174,18 +178,39 @@ def _layer(prefix: str, one: Layer) -> dict[str, float]:
     """The account with the filter, net of its cost, the change against everything, and the rank among the coins."""
     found = {"rejection_rate": one.rate, "cost": one.cost, "coins": len(one.coins["sharpe"])}
     for name, value in one.filtered.items():
-        found |= {name: value, f"{name}.change": value - one.everything[name], f"{name}.rank": one.rank(name)}
+        coins = one.coins[name][~np.isnan(one.coins[name])]
+        low, high = np.quantile(coins, [0.05, 0.95]) if len(coins) else (np.nan, np.nan)
+        found |= {name: value, f"{name}.change": value - one.everything[name], f"{name}.rank": one.rank(name),
+                  f"{name}.coin_low": low, f"{name}.coin_high": high}
     return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def to_json(judgement: Judgement) -> str:
     """The verdict with its reasons, criteria and evidence; what is not known is null."""
-    def known(x: Any) -> Any:
-        if isinstance(x, dict):
-            return {name: known(value) for name, value in x.items()}
-        if isinstance(x, (list, tuple)):
-            return [known(value) for value in x]
-        return None if isinstance(x, float) and not math.isfinite(x) else x
-
     said = asdict(judgement.verdict) | {"evidence": asdict(judgement.evidence)}
-    return json.dumps(known(said), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_known(said), indent=2, allow_nan=False) + "\n"
+
+
+def said(answers: Answers, replications: int, level: float) -> str:
+    """Everything of the answers but the decisions, and the settings of the intervals."""
+    return json.dumps(_known({
+        "arm": answers.arm, "model": answers.model, "prompt": answers.prompt, "context": answers.context,
+        "cutoff": None if answers.cutoff is None else str(answers.cutoff), "remembers": answers.remembers,
+        "layer": answers.layer, "replications": replications, "level": level}), indent=2, allow_nan=False) + "\n"
+
+
+def heard(text: str, decisions: Table) -> Answers:
+    """The answers that `said` wrote down, with their decisions."""
+    found = json.loads(text)
+    layer = found["layer"] and tuple(math.nan if x is None else x for x in found["layer"])
+    return Answers(found["arm"], found["model"], found["prompt"], found["context"], decisions,
+                   found["cutoff"] and np.datetime64(found["cutoff"], "D"), found["remembers"], layer)
+
+
+def _known(x: Any) -> Any:
+    """The same, with None for what is not finite: strict JSON has no NaN."""
+    if isinstance(x, dict):
+        return {name: _known(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_known(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -20,14 +20,19 @@ from mahler.validation.sharpe import SIZE
 FEWEST = 19
 """Shifts below which no p-value can reach 0.05."""
 
+SMALLEST_SIDE = 10
+"""Trades that have to be kept, and rejected, for a test: the gap of a few is all tail, and would be the maximum of all."""
+
 
 @dataclass(frozen=True)
 class Family:
-    """Many filters of the same trades, tested on the same shifts; arrays are (k,), NaN where a filter has no two sides.
+    """Many filters of the same trades, tested on the same shifts; arrays are (k,), NaN where a filter has no two sides, and all
+    but the gap where one of them has fewer than SMALLEST_SIDE trades.
 
     `gap` is kept less rejected, `p` its one-sided p-value that it is larger than moved decisions show, `corrected`
     the same for the largest of all filters (max-statistic), `holm` the plain alternative, `harm` the corrected p of
-    the opposite, `inflation` the variance over the shifts in units of an iid permutation's. `critical` is what the
+    the opposite, `error` the standard deviation over the shifts, `inflation` its square in units of an iid
+    permutation's variance. Filters that keep the same trades count once for Holm. `critical` is what the
     largest studentised gap has to exceed at the size of the test. `shifts` is 0, and everything but the gap NaN,
     where fewer than FEWEST shifts clear the longest overlap.
     """
@@ -38,6 +43,7 @@ class Family:
     corrected: np.ndarray
     holm: np.ndarray
     harm: np.ndarray
+    error: np.ndarray
     inflation: np.ndarray
     critical: float
     shifts: int
@@ -61,11 +67,11 @@ def rotated(weights: np.ndarray, values: np.ndarray, overlap: int) -> np.ndarray
 def family(weights: np.ndarray, values: np.ndarray, overlap: int, *, size: float = SIZE) -> Family:
     """Test each row of weights (k, n) on values (n,), and all of them at once by the maximum over rows."""
     k, nan = len(weights), np.full(len(weights), np.nan)
-    two_sided = ~np.isnan(weights).any(axis=1) & (len(values) > 0)
-    gap = np.where(two_sided, weights @ values, np.nan)
+    gap = weights @ values if len(values) else nan
+    two_sided = np.minimum((weights > 0).sum(axis=1), (weights < 0).sum(axis=1)) >= SMALLEST_SIDE
     n_shifts = len(values) - 2 * overlap - 1
     if n_shifts < FEWEST or not two_sided.any():
-        return Family(gap, nan, nan, nan, nan, nan, nan, np.nan, 0)
+        return Family(gap, nan, nan, nan, nan, nan, nan, nan, np.nan, 0)
     null = rotated(weights[two_sided], values, overlap)
     centre, spread = null.mean(axis=1), null.std(axis=1)
     spread = np.where(spread > 1e-12 * np.abs(values).max(initial=1.0), spread, np.inf)      # outcomes that never vary
@@ -74,8 +80,9 @@ def family(weights: np.ndarray, values: np.ndarray, overlap: int, *, size: float
     columns = {
         "z": observed, "p": _tail(scores, observed), "corrected": _tail(scores.max(axis=0)[None], observed),
         "harm": _tail(-scores.min(axis=0)[None], -observed),
-        "inflation": spread ** 2 / iid_variance(weights[two_sided], values)}
-    columns["holm"] = holm(columns["p"])
+        "error": spread, "inflation": spread ** 2 / iid_variance(weights[two_sided], values)}
+    _, first, which = np.unique(weights[two_sided], axis=0, return_index=True, return_inverse=True)
+    columns["holm"] = holm(columns["p"][first])[which.ravel()]
     wide = {name: _spread_out(column, two_sided, k) for name, column in columns.items()}
     return Family(gap, critical=float(np.quantile(scores.max(axis=0), 1.0 - size)), shifts=n_shifts, **wide)
 

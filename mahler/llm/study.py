@@ -101,7 +101,7 @@ class _Side:
 
 def _side(trades: Trades, every: Sequence[Answers], mine: Answers) -> _Side:
     clean = memory.clean(trades.entry, mine.cutoff, remembers=mine.remembers)
-    rivals = [mine, *(one for one in every if one is not mine and one.arm == mine.arm)]
+    rivals = [mine, *(one for one in every if one is not mine and one.arm == mine.arm and one.context != DATE_ONLY)]
     return _Side(mine, clean, decided(trades, mine.decisions), _family(trades, rivals, clean & trades.closed),
                  _family(trades, rivals, ~clean & trades.closed))
 
@@ -129,10 +129,15 @@ def _judgement(trades: Trades, every: Sequence[Answers], side: _Side, baseline: 
     beyond, ahead = _against(trades, mine, clean, baseline)
     evidence = Evidence(
         gap, float(after.corrected[0]), float(after.harm[0] if after.shifts else before.harm[0]),
-        float(before.corrected[0]), _net(trades, mine, side.clean), layer[0], layer[1], beyond, ahead,
+        float(before.corrected[0]), _drop(before, after), _net(trades, mine, side.clean), layer[0], layer[1], beyond, ahead,
         _retained(trades, every, mine, side.clean, gap), _date_only(trades, every, mine), seen)
     return Judgement(mine, verdict(evidence), evidence, len(won), int((side.mask & ~side.clean).sum()),
                      float(after.holm[0]), float(before.gap[0]))
+
+
+def _drop(before: Family, after: Family) -> float:
+    """How many standard errors the own decision's gap before the cutoff is above that after it."""
+    return float((before.gap[0] - after.gap[0]) / np.hypot(before.error[0], after.error[0]))
 
 
 def _net(trades: Trades, mine: Answers, clean: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """The verdict on a prompt and a model, by a rule that was written down before any model was asked.
 
 ADDS VALUE needs every criterion, on trades entered after anything the model can have read. What was not measured
-fails its criterion: nothing is presumed in a model's favour. A filter that finds its winners only where it may
-remember them is CONTAMINATED; where nothing was found, and too few trades were judged to find it, it is UNDERPOWERED.
+fails its criterion: nothing is presumed in a model's favour. A filter that finds its winners where it may remember
+them, and fewer where it cannot, is CONTAMINATED; where nothing was found, and too few trades were judged to find it, it is UNDERPOWERED.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.special import ndtri
+
 from mahler.llm.power import AUROC, Power
 from mahler.validation.sharpe import POWER, SIZE
 
 ADDS_VALUE, NO_EVIDENCE, HARMFUL = "ADDS VALUE", "NO EVIDENCE", "HARMFUL"
 UNDERPOWERED, CONTAMINATED = "UNDERPOWERED", "CONTAMINATED"
 
+Z = float(ndtri(1.0 - SIZE))
 RETAINED_AT_LEAST = 0.5
 """Of the win-rate gap, that the blind arm must keep."""
 
@@ -24,8 +27,8 @@ RULE = ("The rule was written down before any model was asked. A prompt ADDS VAL
         "than rejected ones, more than moved decisions do, corrected for every prompt, context and threshold that was "
         "looked at; the money is there after the cost of the replies; it knows something that a regression on the "
         "same fields does not; and the gap is still there when ticker, dates and price level are taken away. What was "
-        "not measured fails. HARMFUL is the opposite gap by the same test. CONTAMINATED is skill that is seen only "
-        "where the model may remember. UNDERPOWERED is nothing found among trades too few to find it.")
+        "not measured fails. HARMFUL is the opposite gap by the same test. CONTAMINATED is skill among trades "
+        "that the model may remember which is missing, or smaller, after them, or gone when it is blind. UNDERPOWERED is nothing found among trades too few to find it.")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Evidence:
     """What a verdict is computed from. NaN is "not known", and fails; None is "nothing to ask" of this arm.
 
     `corrected` and `harm` are p-values of the win-rate gap of the arm's own decision and of its opposite, on clean
-    trades, corrected for all cells; `upper_bound` that of the gap on trades that may be remembered. `net` is dollars
+    trades, corrected for all cells; `upper_bound` that of the gap on trades that may be remembered, and `drop` the standard
+    score of that gap less the clean one. `net` is dollars
     that the clean rejections saved less the replies' cost. `layer_change` is the change of the Sharpe ratio net of cost on
     clean sessions, `layer_p` the chance that a coin flip does as well. `beyond_baseline` is the p-value of the gap in
     what the baseline leaves unexplained, `ahead` the AUROC less the baseline's. `retained` is the blind arm's gap over this one's.
@@ -44,6 +48,7 @@ class Evidence:
     corrected: float
     harm: float
     upper_bound: float
+    drop: float
     net: float
     layer_change: float | None
     layer_p: float | None
@@ -93,16 +98,23 @@ def verdict(evidence: Evidence) -> Verdict:
 
 
 def _remembered(evidence: Evidence) -> tuple[str, ...]:
-    """The signs that what was seen is memory, in words."""
-    found = []
+    """The signs that what was seen is memory, in words; none for an arm that saw no label to remember by."""
+    if evidence.retained is None:
+        return ()
+    if evidence.corrected < SIZE:
+        return (("What it finds is gone when ticker, dates and price level are taken away.",)
+                if evidence.retained < RETAINED_AT_LEAST else ())
+    if not evidence.upper_bound < SIZE:
+        return ()
+    signs = []
+    if math.isnan(evidence.corrected):
+        signs.append("There is no later trade on which it could be shown that this is not memory.")
+    if evidence.drop > Z:
+        signs.append(f"After them the gap is smaller, by {evidence.drop:.1f} standard errors.")
     if evidence.date_only is not None and evidence.date_only < SIZE:
-        found.append(f"The date alone tells the model who wins (p {_p(evidence.date_only)}): it remembers.")
-    if evidence.upper_bound < SIZE and not evidence.corrected < SIZE:
-        found.append(f"It finds winners among the trades that it may have read about (p {_p(evidence.upper_bound)}), "
-                     f"and not after them (p {_p(evidence.corrected)}).")
-    if evidence.corrected < SIZE and evidence.retained is not None and evidence.retained < RETAINED_AT_LEAST:
-        found.append("What it finds is gone when ticker, dates and price level are taken away.")
-    return tuple(found)
+        signs.append(f"The date alone tells the model who wins (p {_p(evidence.date_only)}).")
+    found = f"It finds winners among the trades that it may have read about (p {_p(evidence.upper_bound)})."
+    return (found, *signs) if signs else ()
 
 
 def criteria(evidence: Evidence) -> tuple[Criterion, ...]:
@@ -115,16 +127,16 @@ def _information(e: Evidence) -> Criterion:
              f"p {_p(e.corrected)} corrected for all cells.")
     if e.power.n == 0:
         found = "No trade that it decided was entered after the cutoff and three months: nothing here can promote it."
-    elif math.isnan(e.gap):
-        found = "After the cutoff it kept everything or rejected everything: there is nothing to compare."
+    elif math.isnan(e.corrected):
+        found = ("After the cutoff it kept, or rejected, fewer than ten trades, or the trades are too few to be moved past "
+                 "their overlap: there is nothing to compare.")
     return Criterion("information", e.corrected, f"< {SIZE}", bool(e.corrected < SIZE), found)
 
 
 def _net(e: Evidence) -> Criterion:
     return Criterion("net_of_cost", e.net, "> 0", bool(e.net > 0),
                      "Nothing that was rejected after the cutoff is known." if math.isnan(e.net) else
-                     f"The trades that it rejected after the cutoff would have lost {e.net:,.2f} dollars more than its "
-                     "replies cost.")
+                     f"Its rejections after the cutoff saved {e.net:,.2f} dollars, the cost of the replies deducted.")
 
 
 def _layer(e: Evidence) -> Criterion:
@@ -171,7 +183,7 @@ def _points(gap: float) -> str:
 
 
 def _p(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.3f}"
+    return "unknown" if math.isnan(value) else "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _number(value: float, form: str) -> str:
