@@ -15,8 +15,7 @@ from mahler.report_figures import OTHERS, PALETTE, dated, drawn
 from mahler.schema import Table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from mahler.report_figures import Axes, Figure
 
 COLUMNS = 3                      # panels in a row
 CURVES = {("approve and value >= t", "p_profit"): (PALETTE[0], "-"), ("value >= t", "p_profit"): (PALETTE[0], ":"),

@@ -20,14 +20,14 @@ def overlapping(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def market(rng: np.random.Generator, n: int, *, start: str = "2019-01-02", days_apart: int = 2
            ) -> tuple[list[dict], np.ndarray]:
-    """`n` records of ledger.export, four of five of them winners, and the latent outcome (n,) that decided it."""
+    """`n` records of ledger.export, four of five of them winners, which pay for the losers, and the latent outcome (n,) that decided it."""
     latent = overlapping(rng, n)
     won = latent > ndtri(1.0 - WIN_RATE)
     entry = np.datetime64(start, "D") + days_apart * np.arange(n)
     records = [{"date": str(day), "ticker": "SPY", "short_strike": 90.0, "long_strike": 85.0,
                 "expiration": str(day + 40), "credit": 0.5, "max_loss": 4.5, "delta": 0.16, "dte": 40,
                 "iv_percentile": 50.0, "vix": 18.0, "underlying_price": 100.0,
-                "outcome": "profit" if good else "loss", "pnl": 30.0 if good else -90.0,
+                "outcome": "profit" if good else "loss", "pnl": 30.0 if good else -120.0,
                 "exit_reason": "profit_target" if good else "stop_loss", "hold_days": (LIFE - 1) * days_apart,
                 "side": "put", "contracts": 2, "regime": "bull_low_vol", "width": 5.0, "entry_score": 0.02,
                 "trade_id": i} for i, (day, good) in enumerate(zip(entry, won))]
