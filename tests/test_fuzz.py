@@ -676,12 +676,15 @@ def test_memory_does_not_grow_with_the_number_of_years(tmp_path) -> None:
 
 
 def test_processes_are_started_once_for_all_years(tmp_path, monkeypatch) -> None:
-    """Starting them takes longer than reading a hundred small files."""
+    """Starting them takes longer than reading a hundred small files, so it must be worth it."""
     started = []
-    monkeypatch.setattr(files, "workers_pool", lambda n: started.append(n) or ThreadPoolExecutor(n))
+    monkeypatch.setattr(files, "workers_pool", lambda n, *_: started.append(n) or ThreadPoolExecutor(n))
     for year in range(2017, 2025):
         date = sessions(f"{year}-01-01", f"{year}-12-31")[0].astype(object)
         text = csv_text([{"trade_date": f"{date.month}/{date.day}/{date.year}", "expirDate": f"3/1/{year}"}])
         (tmp_path / f"{date:%Y%m%d}.csv").write_text(text)
-    assert len(ingest(tmp_path, tmp_path / "store", workers=2).partitions) == 8
+    assert len(ingest(tmp_path, tmp_path / "small", workers=2).partitions) == 8
+    assert started == []
+    monkeypatch.setattr(files, "WORTH_A_POOL", 0.0)
+    assert len(ingest(tmp_path, tmp_path / "large", workers=2).partitions) == 8
     assert started == [2]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mahler.data import orats, store
+from mahler.data import files, orats, store
 from mahler.data.files import DROPPED, Ingested, Progress
 from mahler.schema import ConfigError, Flag, Table
 
@@ -461,7 +461,8 @@ def test_a_day_that_is_read_again_replaces_itself_and_leaves_the_others(tmp_path
     assert stored(tmp_path / "store")["put_bid"].tolist() == [2.1, 2.0, 2.1]
 
 
-def test_several_processes_write_what_one_writes(tmp_path: Path) -> None:
+def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "WORTH_A_POOL", 0.0)
     days(tmp_path, 6)
     seen = []
     ingest(tmp_path, tmp_path / "two", lambda *args: seen.append(args), workers=2)
@@ -471,7 +472,8 @@ def test_several_processes_write_what_one_writes(tmp_path: Path) -> None:
     assert seen[-1][2] == "orats 2024-01-09"
 
 
-def test_a_bad_file_among_several_is_refused_by_name_from_another_process(tmp_path: Path) -> None:
+def test_a_bad_file_among_several_is_refused_by_name_from_another_process(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "WORTH_A_POOL", 0.0)
     days(tmp_path, 5)
     bad = write_zip(tmp_path, {"pBidPx": "abc"})
     assert f"{bad}: row 2 column pBidPx" in refusal(tmp_path, tmp_path / "store", workers=2)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from datetime import date
-from functools import cache
 
 import numpy as np
 
@@ -15,22 +14,34 @@ import numpy as np
 FIRST, LAST = "1990-01-01", "2049-12-31"
 
 
-@cache
-def _all() -> np.ndarray:
+_built: list[np.ndarray] = []
+
+
+def every() -> np.ndarray:
     """Every session from FIRST to LAST, datetime64[D] (n,)."""
+    if not _built:
+        adopt(_build())
+    return _built[0]
+
+
+def adopt(days: np.ndarray) -> None:
+    """Take `every()` of another process, which has built it already: for worker processes."""
+    days.flags.writeable = False
+    _built[:] = [days]
+
+
+def _build() -> np.ndarray:
     import exchange_calendars
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)     # its own use of pandas, which we cannot mend
         calendar = exchange_calendars.get_calendar("XNYS", start=FIRST, end=LAST)
-    days = calendar.sessions.to_numpy().astype("datetime64[D]")
-    days.flags.writeable = False
-    return days
+    return calendar.sessions.to_numpy().astype("datetime64[D]")
 
 
 def sessions(start: date | str | np.datetime64, end: date | str | np.datetime64) -> np.ndarray:
     """Sessions of XNYS from `start` to `end`, both included, datetime64[D] (n,)."""
-    days = _all()
+    days = every()
     first = np.searchsorted(days, np.datetime64(start, "D"), side="left")
     last = np.searchsorted(days, np.datetime64(end, "D"), side="right")
     return days[first:last]
@@ -38,14 +49,14 @@ def sessions(start: date | str | np.datetime64, end: date | str | np.datetime64)
 
 def stretches(days: np.ndarray, most_missing: int) -> list[np.ndarray]:
     """Ascending sessions (n,) in pieces: between two of them more than `most_missing` sessions in a row are not there."""
-    place = np.searchsorted(_all(), days)
+    place = np.searchsorted(every(), days)
     return np.split(days, np.flatnonzero(np.diff(place) > most_missing + 1) + 1)
 
 
 def is_session(dates: np.ndarray) -> np.ndarray:
     """Whether each date, datetime64[D] (n,), is a session of XNYS; beyond the calendar, whether it is a weekday."""
     dates = np.asarray(dates, dtype="datetime64[D]")
-    days = _all()
+    days = every()
     known = (dates >= days[0]) & (dates <= np.datetime64(LAST))
     at = np.minimum(np.searchsorted(days, dates), len(days) - 1)
     return np.where(known, days[at] == dates, np.is_busday(dates))
@@ -57,7 +68,7 @@ def last_session_on_or_before(dates: np.ndarray) -> np.ndarray:
     Beyond the calendar's horizon holidays are not known: a Saturday or Sunday becomes the Friday before.
     """
     dates = np.asarray(dates, dtype="datetime64[D]")
-    days = _all()
+    days = every()
     known = (dates >= days[0]) & (dates <= np.datetime64(LAST))
     at = np.maximum(np.searchsorted(days, dates, side="right") - 1, 0)
     last = days[at]

@@ -8,6 +8,7 @@ read again replaces itself, and the same files twice leave the same bytes.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mahler.data import store
+from mahler.data import calendar, store
 from mahler.home import user_path
 from mahler.schema import CHAIN, Bound, ConfigError, Table
 from mahler.workers import pool as workers_pool
@@ -29,6 +30,7 @@ Progress = Callable[[int, int, str], None]
 
 MAX_DTE = Bound("calendar days to expiration", 1)
 WORKERS = Bound("a number of processes", 1, 256)
+WORTH_A_POOL = 1.5      # seconds of reading; two processes save half of them and need 0.4 s to be there
 
 DROPPED = "dropped_"
 """Prefix of the counts that explain the difference between the rows read and the rows kept."""
@@ -172,16 +174,30 @@ def _within(day: np.datetime64, first: np.datetime64 | None, last: np.datetime64
 @contextmanager
 def _reader(read: Callable[[DayFile], list[Reading]], n_files: int, workers: int
             ) -> Iterator[Callable[[list[DayFile]], Iterator[list[Reading]]]]:
-    """What `read` makes of each file of a list, in order; in processes of their own where starting them pays."""
-    if workers <= 1 or n_files < 4:
-        yield partial(map, read)
-        return
-    with workers_pool(min(workers, n_files)) as pool:
-        try:
-            yield lambda batch: pool.map(read, batch, chunksize=max(1, min(8, len(batch) // (4 * workers))))
-        except BaseException:
+    """What `read` makes of each file of a list, in order; the lists have `n_files` together.
+
+    In this process until the files that are left would take it more than WORTH_A_POOL, then in processes of their own.
+    """
+    pool, left, days = None, n_files, calendar.every()      # a second to build: here, and handed to the others
+
+    def read_all(batch: list[DayFile]) -> Iterator[list[Reading]]:
+        nonlocal pool, left
+        for at, file in enumerate(batch):
+            if pool is not None:
+                yield from pool.map(read, batch[at:], chunksize=max(1, min(8, len(batch) // (4 * workers))))
+                return
+            begin = time.perf_counter()
+            found = read(file)
+            left -= 1
+            if workers > 1 and left > 1 and (time.perf_counter() - begin) * left > WORTH_A_POOL:
+                pool = workers_pool(min(workers, left), calendar.adopt, days)
+            yield found
+
+    try:
+        yield read_all
+    finally:
+        if pool is not None:
             pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _write(root: Path, source: str, readings: list[Reading], max_dte: int | None) -> list[store.PartitionInfo]:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import numpy as np
 
-from mahler.data import daily, store
+from mahler.data import calendar, daily, store
 from mahler.data.calendar import sessions
 from mahler.data.files import Ingested, Progress
 from mahler.home import user_path
@@ -260,7 +260,7 @@ def _map(make: Callable[[tuple], store.PartitionInfo], jobs: Sequence[tuple], wo
     if min(workers, len(jobs)) <= 1:
         yield from map(make, jobs)
         return
-    with workers_pool(min(workers, len(jobs))) as pool:
+    with workers_pool(min(workers, len(jobs)), calendar.adopt, calendar.every()) as pool:
         try:
             yield from pool.map(make, jobs)
         except BaseException:
