@@ -235,10 +235,10 @@ def test_another_schema_version_is_refused_with_the_valid_one(tmp_path: Path) ->
 def test_rows_that_do_not_match_their_digest_are_found(tmp_path: Path) -> None:
     write(tmp_path, "SPY", spread_over(DECEMBER))
     path = store.partition_path(tmp_path, "SPY", 2019)
-    assert store.verify(path).rows == 4
+    assert len(store.read_verified(store.partition_info(path))["strike"]) == 4
     rewritten(path, {"put_bid": 1.99}, {})
     with pytest.raises(ConfigError, match="does not have the content of its digest"):
-        store.verify(path)
+        store.read_verified(store.partition_info(path))
 
 
 def test_a_flipped_byte_of_a_column_is_refused_when_it_is_read_or_harmless(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_any_chain_survives_writing_and_reading(tmp_path_factory: pytest.TempPat
     keys = list(zip(chain.contract_expiry, chain.contract_strike, strict=True))
     assert keys == sorted(set(keys))
     for path in store.partitions(root, "SPY").values():
-        store.verify(path)
+        store.read_verified(store.partition_info(path))
 
 
 def test_sessions_are_those_that_every_ticker_has_and_the_others_are_counted(tmp_path: Path) -> None:

@@ -331,16 +331,15 @@ def test_two_processes_make_the_same_store_as_one(tmp_path):
     assert [i.year for i in shared.partitions] == [2008, 2007]
 
 
-def test_the_store_holds_what_make_partition_makes(tmp_path):
+def test_a_partition_says_what_market_it_is_of_and_what_it_holds(tmp_path):
     done = made(tmp_path, "2007-01-01", "2007-03-31")
     [info] = done.partitions
-    table = synthetic.make_partition("IWM", 2007, "2007-01-01", "2007-03-31", **PARAMS)
-    stored = store.read_partition(info.path)
-    order = np.lexsort((table["date"], table["strike"], table["expiry"]))
-    assert equal(stored, {name: column[order] for name, column in table.items()})
     assert done.root == tmp_path / synthetic.store_name(**PARAMS) and info.source == done.source == done.root.name
     assert (str(info.start), str(info.end), info.max_dte) == ("2007-01-01", "2007-03-30", 60)     # to the last session
     assert done.counts == {"IWM": {"read": info.rows, "kept": info.rows}}
+    chain = store.read_partition(info.path)
+    assert (chain["expiry"] - chain["date"]).astype(int).max() <= 60
+    assert np.unique(chain["date"]).tolist() == sessions("2007-01-01", "2007-03-31").tolist()
 
 
 def test_what_is_there_is_left_alone_what_is_damaged_is_made_again_and_what_is_short_is_extended(tmp_path):
@@ -425,7 +424,8 @@ def anchored(tmp_path: Path, days: list[str], header: str = HEADER) -> dict:
 
 def test_an_anchor_takes_the_place_of_the_path(tmp_path):
     params = anchored(tmp_path, DAYS)
-    table = synthetic.make_partition("SPY", 2015, None, None, **params)
+    [info] = synthetic.ingest(tmp_path, quiet, tickers=["SPY"], start=None, end=None, workers=1, **params).partitions
+    table = store.read_partition(info.path)
     assert sorted(set(table["underlying"])) == [206.7, 207.3, 207.5]
     series = synthetic.closes(["SPY"], **params)
     assert series["VIX3M"][0] == 17.5 and series["VIX3M"][1] == pytest.approx(16.8 * (1.097 - 0.194 * np.log(0.84)))
@@ -446,5 +446,5 @@ def test_the_content_of_an_anchor_names_the_store_not_its_path(tmp_path):
     (DAYS, HEADER.replace("VIX,", "VXX,"), "lacks the column VIX")])
 def test_an_anchor_that_is_not_whole_is_refused(tmp_path, days, header, message):
     with pytest.raises(ConfigError, match="data.anchor") as refusal:
-        synthetic.make_partition("SPY", 2015, None, None, **anchored(tmp_path, days, header))
+        synthetic.closes(["SPY"], **anchored(tmp_path, days, header))
     assert message in str(refusal.value)

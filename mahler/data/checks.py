@@ -236,5 +236,7 @@ def measured(parts: Mapping[str, Sequence[PartitionInfo]], folder: Path | None,
 
 
 def _measured(info: PartitionInfo, before: PartitionInfo | None) -> np.ndarray:
+    """Of rows that have the digest under which this is kept."""
     last = store.read_partition(before.path, KEYS) if before else None
-    return measure(store.read_partition(info.path, COLUMNS), last)
+    chain = store.read_verified(info)
+    return measure({name: chain[name] for name in COLUMNS}, last)

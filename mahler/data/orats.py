@@ -17,7 +17,7 @@ from datetime import date
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from mahler.data import files
 from mahler.data.calendar import is_session, last_session_on_or_before
 from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
 from mahler.schema import CHAIN, ConfigError, Flag, Table, one_line, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STORE = "orats"
 SYNTHETIC = False
@@ -44,7 +47,7 @@ YTE = "yte"             # calendar days to expiration / 365, to five places; may
 MAX_BYTES = 1 << 30
 MAX_TICKER_BYTES = 16 << 20     # on average of the tickers wanted
 MAX_LINE = 1 << 16
-CHUNK = 8 << 20
+CHUNK = 1 << 20
 
 MAX_UNDERLYING = 1e6    # dollars per share
 MAX_QUOTE = 10.0        # times the larger of underlying and strike: no option is worth a tenth of that
@@ -230,11 +233,11 @@ def _parse(path: Path, header: list[str], lines: bytes) -> dict[str, np.ndarray]
                 include_columns=[*TEXT, *said, *wanted.values()], column_types=types, null_values=[""]))
     except pa.ArrowInvalid as error:
         raise _fault(path, header, lines, tuple(wanted.values()), str(error)) from error
-    out = {ours: arrow[theirs].to_numpy(zero_copy_only=False) for ours, theirs in wanted.items()}
+    out = {ours: _to_numpy(arrow[theirs].combine_chunks(), np.float64, np.nan) for ours, theirs in wanted.items()}
     for name in (*TEXT, *said):
         texts = arrow[name].combine_chunks()
         values = np.array(["" if text is None else text for text in texts.dictionary.to_pylist()] + [""], dtype=object)
-        codes = texts.indices.fill_null(len(values) - 1).to_numpy()
+        codes = _to_numpy(texts.indices, np.int32, len(values) - 1)
         if name == YTE:
             cells = [text.decode("ascii", errors="replace") for text in values[:-1]] + [""]
             values = np.array([float(text) if text and files.is_number(text) else np.nan for text in cells])
@@ -245,6 +248,19 @@ def _parse(path: Path, header: list[str], lines: bytes) -> dict[str, np.ndarray]
                 raise _bad_cell(path, header, lines, int(bad[0]), name, "a date, M/D/YYYY or ISO")
         out[name] = values[codes]
     return out
+
+
+def _to_numpy(column: pa.Array, dtype: type, missing: float) -> np.ndarray:
+    """A column of numbers (n,), `missing` where it is null.
+
+    Not by `column.to_numpy`, which imports pandas: that takes a worker longer than two days of 24 MB.
+    """
+    validity, data = column.buffers()
+    here = slice(column.offset, column.offset + len(column))
+    values = np.frombuffer(data, dtype)[here]
+    if not column.null_count:
+        return values
+    return np.where(np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")[here], values, missing)
 
 
 def _date(text: str) -> np.datetime64:

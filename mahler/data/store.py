@@ -226,12 +226,12 @@ def read_partition(path: Path, columns: Sequence[str] | None = None) -> Table:
     return {name: _to_numpy(arrow[name]) for name in arrow.column_names}
 
 
-def verify(path: Path) -> PartitionInfo:
-    """The metadata of a partition whose rows still have the digest that it carries, else ConfigError."""
-    info = partition_info(path)
-    if _digest(read_partition(path)) != info.digest:
-        raise ConfigError(f"{path} does not have the content of its digest {info.digest[:12]}: ingest again")
-    return info
+def read_verified(info: PartitionInfo) -> Table:
+    """All columns of a partition, whose rows have the digest that it carries, else ConfigError."""
+    chain = read_partition(info.path)
+    if _digest(chain) != info.digest:
+        raise ConfigError(f"{info.path} does not have the content of its digest {info.digest[:12]}: ingest again")
+    return chain
 
 
 # ---------------------------------------------------------------------------------------------- reading

@@ -94,19 +94,6 @@ def partitions(tickers: Sequence[str], start: date | None, end: date | None, *, 
     return [(ticker, int(year)) for ticker in tickers for year in years]
 
 
-def make_partition(ticker: str, year: int, start: date | None, end: date | None, *, seed: int, max_dte: int,
-                   variance_premium: float, drift: float, anchor: str | None) -> Table:
-    """The chain of one ticker on the sessions of `year` in the period: schema.CHAIN, by date, expiry and strike.
-
-    A pure function of its arguments and the content of the anchor. Raises like `ingest`.
-    """
-    market = _market(seed=seed, max_dte=max_dte, variance_premium=variance_premium, drift=drift, anchor=anchor)
-    _check_tickers([ticker])
-    own = market.sessions.astype("datetime64[Y]").astype(int) + 1970 == year
-    days = np.flatnonzero(_inside(market.sessions, start, end) & own)
-    return chain.chain(market, seed, ticker, days, max_dte)
-
-
 def closes(tickers: Sequence[str], *, seed: int, max_dte: int, variance_premium: float, drift: float,
            anchor: str | None) -> Table:
     """The market's daily series, whole: date, <TICKER>_close in dollars, VIX and its kin in points, DTB3 in percent.
