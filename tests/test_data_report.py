@@ -107,7 +107,7 @@ def test_each_year_has_its_verdict_and_its_reasons_beside_it(faulty: Quality) ->
     words = [text.text for text in svg.iter(f"{SVG}text")]
     assert words[words.index("2024") + 1] == "do not use" and words[words.index("2023") + 1] == "good"
     reasons = faulty.years["reasons"][1]
-    assert reasons.startswith("3 of 41 sessions missing; 2.6% of the days repeat the day before; ")
+    assert reasons.startswith("3 of 41 days missing; 2.6% of the days repeat the day before; ")
     assert reasons in [title.text for title in svg.iter(f"{SVG}title")]
 
 
@@ -197,7 +197,7 @@ def test_a_run_keeps_the_quality_of_its_data_and_says_which_years_are_not_to_be_
                           max_dte=info.max_dte, start=info.start, end=info.end)
     done = mahler(tmp_path, "backtest", *PERIOD, "universe=spy", "classifier=rule", "study=judged")
     assert done.returncode == 0, done.stderr
-    assert "DO NOT USE: SPY 2019 (17 of 252 sessions missing); see quality.html of the run" in done.stdout
+    assert "DO NOT USE: SPY 2019 (17 of 252 days missing); see quality.html of the run" in done.stdout
     (row,) = tracking.runs("judged")
     assert row["tags.quality"] == "do not use: SPY 2019"
     assert len(maps((row["artifacts"] / "quality.html").read_text())) == 1

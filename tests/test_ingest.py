@@ -42,7 +42,7 @@ def test_what_is_next_is_of_the_days_that_were_ingested_and_says_what_six_days_d
         write(tmp_path, rows, f"{day}-SPY.csv.gz")
     done = mahler(tmp_path, "ingest", "data=yahoo", f"data.path={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "only 2 of 251 sessions" not in done.stdout and "2 of 251" in done.stdout, "usable needs no reason here"
+    assert "only 2 of 251 days" not in done.stdout and "2 of 251" in done.stdout, "usable needs no reason here"
     picture, following = commands(done.stdout)
     assert picture == ["data-report", "data=yahoo"]
     assert following == ["backtest", "data=yahoo", "universe.tickers=[SPY]", "period.start=2026-08-13",

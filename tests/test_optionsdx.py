@@ -328,5 +328,5 @@ def test_the_command_reads_a_file_and_a_backtest_finds_the_store(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "SPY: 14 of 15 rows kept; left out: 1 bad price" in said
-    assert "1 greeks computed" in said and "mahler backtest data=optionsdx" in said
+    assert "1 greeks computed" in said and "Next: ingest more: a backtest needs two sessions of SPY" in said
     assert len(stored(tmp_path / "home" / "data" / "chains")["strike"]) == 14

@@ -214,7 +214,7 @@ def test_a_year_without_a_partition_is_a_row_of_its_own_and_not_to_be_used(tmp_p
     assert years["missing"].tolist() == [0, 250, 0]
     assert np.isnan(years["parity_95"][1])
     assert [str(Verdict(verdict)) for verdict in years["verdict"]] == ["good", "do not use", "good"]
-    assert years["reasons"][1] == "250 of 250 sessions missing"
+    assert years["reasons"][1] == "250 of 250 days missing"
 
 
 def test_a_day_without_a_session_in_the_store_is_refused(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_the_year_in_which_a_store_begins_or_ends_is_good_if_most_of_it_is_there
     assert quality.worst(found, 2024, 2024) == verdict
     of_year = {name: found.years[name][0] for name in ("sessions", "of_year", "expected", "missing", "reasons")}
     assert of_year == {"sessions": len(days), "of_year": 252, "expected": len(days), "missing": 0,
-                       "reasons": "" if verdict == "good" else f"only {len(days)} of 252 sessions"}
+                       "reasons": "" if verdict == "good" else f"only {len(days)} of 252 days"}
     assert data_page.cells(found)[0]["days"] == f"{len(days)} of 252"
 
 
@@ -282,7 +282,7 @@ def test_missing_sessions_are_held_against_the_span_that_the_store_has(tmp_path:
     write(tmp_path, sound_chain(*(day for day in weeks("2025-08-14", "2025-08-22") if day != "2025-08-19")))
     found = report(tmp_path, absent_days=default_config().quality.absent_days)
     assert quality.judged(found, Verdict.DO_NOT_USE, 2025, 2025) == {
-        "SPY 2025": "only 6 of 250 sessions; 1 of 7 sessions missing"}
+        "SPY 2025": "only 6 of 250 days; 1 of 7 days missing"}
 
 
 def test_verdicts_follow_the_thresholds_of_the_config(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_threshold_that_is_usable_before_it_is_good_is_refused() -> None:
 def test_only_years_of_the_period_are_held_against_a_run(tmp_path: Path) -> None:
     write(tmp_path, sound_chain("2022-12-30", "2024-01-02"))
     found = report(tmp_path)
-    assert quality.judged(found, Verdict.DO_NOT_USE, 2022, 2024) == {"SPY 2023": "250 of 250 sessions missing"}
+    assert quality.judged(found, Verdict.DO_NOT_USE, 2022, 2024) == {"SPY 2023": "250 of 250 days missing"}
     assert quality.worst(found, 2024, 2025) == "good"
 
 
@@ -393,7 +393,7 @@ def test_the_headline_counts_the_verdicts_and_names_what_is_not_to_be_used(tmp_p
     write(tmp_path, sound_chain("2022-12-30", "2024-01-02"))
     assert quality.headline(report(tmp_path)) == (
         "test, SPY, 2022-2024, 42 rows. Years of a ticker: 2 good, 1 do not use: "
-        "SPY 2023 (250 of 250 sessions missing)")
+        "SPY 2023 (250 of 250 days missing)")
 
 
 def test_the_report_as_json_says_thresholds_years_and_marked_days(tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ DAY_MARKS = (
     Mark("repeated", State.REPEATED, "{repeated:.0%} of the quotes are those of the session before"),
 )
 YEAR_MARKS = (
-    Mark("absent_days", None, "only {sessions} of {of_year} sessions"),
-    Mark("missing_days", None, "{missing} of {expected} sessions missing"),
+    Mark("absent_days", None, "only {sessions} of {of_year} days"),
+    Mark("missing_days", None, "{missing} of {expected} days missing"),
     Mark("repeated_days", None, "{repeated_days:.1%} of the days repeat the day before"),
     Mark("quote_days", None, "quotes in doubt on {quote_days:.1%} of the days"),
     Mark("greek_days", None, "greeks in doubt on {greek_days:.1%} of the days"),
