@@ -60,12 +60,6 @@ def mid(bid: np.ndarray, ask: np.ndarray) -> np.ndarray:
         return np.where((bid > 0) & (ask >= bid), 0.5 * (bid + ask), np.nan)
 
 
-def complete(chain: Table, rate: float) -> Table:
-    """`fill` for a chain whose underlying, IVs and greeks are not to be believed: all of them are computed."""
-    n = len(chain["strike"])
-    return fill(chain | {name: np.full(n, np.nan) for name in ("underlying", "call_iv", "put_iv", *GREEKS)}, rate)
-
-
 def fill(chain: Table, rate: float) -> Table:
     """The chain of one ticker with the underlying, IVs and greeks that it lacks (NaN) computed from its quotes.
 

@@ -28,6 +28,7 @@ TARGETS = {
     "regime grid of 12 runs, from the shell": (15.0, "s"), "regime grid of 12 runs, from the shell, nothing cached": (
         15.0, "s"), "validate of the 12-run study": (90.0, "s"), "walk-forward of 10,000 trials, 1 ticker": (60.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
     "IVs per second": (2e6, "1/s"),             # at least
+    "an ORATS day of 213 MiB": (3.0, "s"), "peak memory of 252 ORATS days, 2 processes": (2.0, "GB"),
 }
 DENSE = """# @package _global_
 defaults: [override /universe: spy]
@@ -170,6 +171,68 @@ def volatilities() -> None:
     record("IVs per second", 1e6 / timed(lambda: bsm.implied_volatility(value, **options), 5), "1/s", 5)
 
 
+def orats_day(folder: Path, day, size: int) -> None:
+    """A zip of a day of `size` bytes: all rows that SPY, QQQ and IWM had in 2024, the rest of other tickers."""
+    import zipfile
+
+    import numpy as np
+    from test_orats import COLUMNS_39, csv_text
+
+    def rows(ticker: str, n: int) -> list[dict[str, str]]:
+        expiries = (day + np.timedelta64(7, "D") * np.arange(1, 31)).astype(object)
+        return [{"ticker": ticker, "strike": f"{300 + k // 30}", "delta": f"{rng.random():.8f}",
+                 "expirDate": f"{expiries[k % 30]:%m/%d/%Y}", "trade_date": f"{day.astype(object):%m/%d/%Y}"}
+                | {name: f"{rng.random():.7f}" for name in ("cMidIv", "pMidIv", "smoothSmvVol", "gamma", "theta", "vega")}
+                | {name: f"{20 * rng.random():.2f}" for name in ("cBidPx", "cAskPx", "pBidPx", "pAskPx")} for k in range(n)]
+
+    rng = np.random.default_rng(int(day.astype(int)))
+    wanted = csv_text([*rows("IWM", 3000), *rows("QQQ", 4250), *rows("SPY", 3900)], COLUMNS_39)
+    other = csv_text(rows("ZZZ", 4000), COLUMNS_39).partition("\n")[2] if size > len(wanted) else ""
+    name = f"ORATS_SMV_Strikes_{str(day).replace('-', '')}"
+    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open(f"{name}.csv", "w") as member:
+            member.write(wanted.encode())
+            for k in range((size - len(wanted)) // max(len(other), 1)):
+                member.write(other.replace("ZZZ,", f"Z{k:03},").encode())
+
+
+def read_orats(folder: str, workers: int) -> None:
+    """An ingest in this process, imports done first. Prints seconds and the memory of all its processes as JSON."""
+    from mahler.data import calendar, orats
+
+    calendar.every()
+    with tempfile.TemporaryDirectory() as root:
+        begin = time.perf_counter()
+        orats.ingest(Path(root), lambda *_: None, path=Path(folder), tickers=ALL, start=None, end=None, max_dte=None,
+                     aliases={}, workers=workers)
+        seconds = time.perf_counter() - begin
+    peak = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps({"seconds": seconds, "peak_gb": peak[0] + (workers * peak[1] if workers > 1 else 0)}))
+
+
+def ingests() -> None:
+    """A large ORATS day, and the days of a year: longer histories are read a year at a time."""
+    from mahler.data.calendar import sessions
+
+    def measured(folder: Path, workers: int) -> dict[str, float]:
+        done = subprocess.run([sys.executable, __file__, "orats", str(folder), str(workers)], check=True,
+                              capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        large, year = Path(folder, "large"), Path(folder, "year")
+        large.mkdir(), year.mkdir()
+        days = sessions("2024-01-01", "2024-12-31")
+        orats_day(large, days[1], 213 << 20)
+        record("an ORATS day of 213 MiB", statistics.median(measured(large, 1)["seconds"] for _ in range(3)), "s", 3)
+        for day in days:
+            orats_day(year, day, 0)
+        record("252 ORATS days, 1 process", measured(year, 1)["seconds"], "s")
+        two = measured(year, 2)
+        record("252 ORATS days, 2 processes", two["seconds"], "s")
+        record("peak memory of 252 ORATS days, 2 processes", two["peak_gb"], "GB")
+
+
 def shell(arguments: list[str], environment: dict[str, str]) -> float:
     """Wall seconds of a command."""
     begin = time.perf_counter()
@@ -180,6 +243,7 @@ def shell(arguments: list[str], environment: dict[str, str]) -> float:
 def main() -> None:
     """Everything, in a home of its own that is thrown away."""
     volatilities()
+    ingests()
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"MAHLER_HOME": folder}
         mahler = str(Path(sys.executable).with_name("mahler"))
@@ -233,6 +297,8 @@ if __name__ == "__main__":
         cold(sys.argv[2])
     elif sys.argv[1:2] == ["warm"]:
         warm()
+    elif sys.argv[1:2] == ["orats"]:
+        read_orats(sys.argv[2], int(sys.argv[3]))
     else:
         main()
         show()

@@ -124,13 +124,15 @@ def priced(spot: float, dividend_yield: float, iv: float) -> Table:
     for side in ("call", "put"):
         value = bsm.price(spot, chain["strike"], years, RATE, dividend_yield, iv, side == "call")
         chain[f"{side}_bid"], chain[f"{side}_ask"] = value - 0.01, value + 0.01
+    for name in ("underlying", "call_iv", "put_iv", *implied.GREEKS):
+        chain[name][:] = np.nan
     return chain
 
 
 @pytest.mark.parametrize("dividend_yield", [0.0, 0.015])
 def test_iv_and_greeks_are_those_that_the_quotes_were_priced_with(dividend_yield: float) -> None:
     chain = priced(400.0, dividend_yield, 0.22)
-    done = implied.complete(chain, RATE)
+    done = implied.fill(chain, RATE)
     assert done["underlying"] == pytest.approx(400.0, rel=1e-4)     # off by the dividend yield of two days
     years = (chain["expiry"] - chain["date"]).astype(int) / 365
     true = bsm.greeks(400.0, chain["strike"], years, RATE, dividend_yield, 0.22, True)
@@ -148,7 +150,7 @@ def test_a_row_whose_out_of_the_money_side_nobody_bids_for_has_no_delta() -> Non
     chain = priced(400.0, 0.0, 0.22)
     low = chain["strike"] == 350
     chain["put_bid"][low] = 0.0
-    done = implied.complete(chain, RATE)
+    done = implied.fill(chain, RATE)
     assert np.isnan(done["delta"][low]).all()
     assert np.isfinite(done["call_iv"][low & (done["expiry"] == np.datetime64("2024-02-16"))]).all()
 
@@ -156,7 +158,7 @@ def test_a_row_whose_out_of_the_money_side_nobody_bids_for_has_no_delta() -> Non
 def test_on_the_day_of_expiry_there_is_no_iv_but_an_underlying() -> None:
     chain = priced(400.0, 0.0, 0.22)
     chain["date"][:] = chain["expiry"]
-    done = implied.complete(chain, RATE)
+    done = implied.fill(chain, RATE)
     assert np.isnan(done["call_iv"]).all() and np.isnan(done["delta"]).all()
     assert (done["underlying"] > 0).all()
 
@@ -216,7 +218,7 @@ def test_an_empty_volume_is_no_trade_and_an_empty_open_interest_or_bid_is_missin
     row = at(stored(tmp_path / "store"), 85.0)
     assert (row["put_volume"], row["put_open_interest"]) == (0, -1)
     assert np.isnan(row["put_bid"]) and row["put_ask"] > 0
-    assert done.counts["SPY"]["open_interest_missing"] == 1
+    assert done.counts["SPY"]["put_open_interest_missing"] == 1
 
 
 def test_of_identical_contracts_one_stays_of_contradictory_ones_none(tmp_path: Path) -> None:

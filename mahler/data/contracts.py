@@ -20,7 +20,6 @@ from mahler.schema import CHAIN, Bound, Flag, Table, empty
 
 RATE = Bound("a continuously compounded rate a year", -0.1, 0.5)
 MIN_PRICE, MAX_STRIKE = 0.01, 1e6       # dollars per share, of a strike and of an underlying
-MAX_QUOTE = 10.0        # times the larger of underlying and strike: no option is worth a tenth of that
 MAX_IV = 10.0
 MAX_GREEK = 1e6
 ROUNDING = 1e-2         # how far delta may lie outside [0, 1], gamma and vega below 0, and still be meant
@@ -76,19 +75,15 @@ def usable(rows: Table, keys: Sequence[str], quotes: Sequence[str], max_dte: int
     printed, rows = rows["expiry"], rows | {"expiry": last_session_on_or_before(rows["expiry"])}
     moved = rows["expiry"] != printed
     strike, dte = rows["strike"], (rows["expiry"] - rows["date"]).astype(int)
-    price, bound = np.array([rows[name] for name in quotes]), MAX_QUOTE * np.fmax(rows["underlying"], strike)
-    reasons = {
+    price, bound = np.array([rows[name] for name in quotes]), files.MAX_QUOTE * np.fmax(rows["underlying"], strike)
+    left, dropped = files.first_reasons({
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
         "bad_strike": ~((strike >= MIN_PRICE) & (strike < MAX_STRIKE)),
         "bad_price": ((price < 0) | (price > bound)).any(axis=0),
-    }
-    left, counts = np.ones(len(dte), bool), {"read": len(dte)}
-    for reason, bad in reasons.items():
-        counts[f"{DROPPED}{reason}"] = int(np.count_nonzero(left & bad))
-        left &= ~bad
+    })
     rows, repeated = files.unique({name: column[left] for name, column in rows.items()}, keys)
-    counts |= {f"{DROPPED}{reason}": n for reason, n in repeated.items()}
+    counts = {"read": len(dte)} | {f"{DROPPED}{reason}": n for reason, n in (dropped | repeated).items()}
     counts |= {name: counts[name] + n for name, n in beyond.items()}
     return rows, counts | {"kept": len(rows["strike"]), files.EXPIRY_MOVED: int(np.count_nonzero(moved & left))}
 
@@ -127,9 +122,11 @@ def chain(rows: Table, rate: float) -> tuple[Table, dict[str, int]]:
     table["underlying"] = np.where((underlying >= MIN_PRICE) & (underlying < MAX_STRIKE), underlying, np.nan)
     for side in SIDES:
         table |= {f"{side}_{name}": rows[f"{side}_{name}"] for name in ("bid", "ask")}
-        table[f"{side}_iv"], counts[f"{side}_iv_out_of_range"] = _iv(rows[f"{side}_iv"])
+        table[f"{side}_iv"], counts[f"{side}_iv_out_of_range"] = files.sound_iv(rows[f"{side}_iv"], MAX_IV)
+        there = ~(np.isnan(rows[f"{side}_bid"]) & np.isnan(rows[f"{side}_ask"]))     # an option that is not lists none
         for name in ("volume", "open_interest"):
-            table[f"{side}_{name}"], counts[f"{side}_{name}_missing"] = files.whole(rows[f"{side}_{name}"])
+            table[f"{side}_{name}"], _ = files.whole(rows[f"{side}_{name}"])
+            counts[f"{side}_{name}_missing"] = int(np.count_nonzero((table[f"{side}_{name}"] < 0) & there))
     table["smooth_iv"] = np.full(n, np.nan)
     greeks, mended = _greeks(rows, table)
     counts |= mended | {"underlying_implied": int(np.count_nonzero(np.isnan(table["underlying"])))}
@@ -154,12 +151,6 @@ def readings(ticker: str, days: Iterable[tuple[Table | None, dict[str, int]]]) -
     return [Reading(reading.ticker, reading.table,
                     {name: n for name, n in reading.counts.items() if n or name in ("read", "kept")})
             for reading in found]
-
-
-def _iv(value: np.ndarray) -> tuple[np.ndarray, int]:
-    """IV with NaN for none (missing or 0), and how many were neither none nor an IV."""
-    sound = (value > 0) & (value <= MAX_IV)
-    return np.where(sound, value, np.nan), int(np.count_nonzero(~sound & ~np.isnan(value) & (value != 0)))
 
 
 def _greeks(rows: Table, table: Table) -> tuple[Table, dict[str, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,7 @@ Progress = Callable[[int, int, str], None]
 
 MAX_DTE = Bound("calendar days to expiration", 1)
 WORKERS = Bound("a number of processes", 1, 256)
+MAX_QUOTE = 10.0        # times the larger of underlying and strike: no option is worth a tenth of that
 WORTH_A_POOL = 1.5      # seconds of reading; two processes save half of them and need 0.4 s to be there
 
 DROPPED = "dropped_"
@@ -96,6 +97,15 @@ def find(path: Path | None, suffixes: Sequence[str], key: str = "data.path") -> 
     if not found:
         raise ConfigError(f"{key}: {where} has no {wanted}")
     return sorted(found)
+
+
+def of_tickers(found: Sequence[DayFile], tickers: Sequence[str], path: Path) -> list[DayFile]:
+    """The files of `tickers`; ConfigError where none of those that were found in `path` is."""
+    wanted = [file for file in found if file.ticker in tickers]
+    if not wanted:
+        there = ", ".join(sorted({str(file.ticker) for file in found})) or "nothing"
+        raise ConfigError(f"data.path: {path} has no file of {', '.join(tickers)} (there: {there})")
+    return wanted
 
 
 def day_of(path: Path, match: re.Match | None, example: str) -> np.datetime64:
@@ -243,6 +253,15 @@ def _concatenate(tables: Iterable[Table]) -> Table:
     return {name: np.concatenate([table[name] for table in tables]) for name in CHAIN.names}
 
 
+def first_reasons(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """Which rows no reason, bool (n,), speaks against, and how many are left out by the first that does."""
+    left, dropped = ~np.zeros_like(next(iter(reasons.values()))), {}
+    for reason, bad in reasons.items():
+        dropped[reason] = int(np.count_nonzero(left & bad))
+        left &= ~bad
+    return left, dropped
+
+
 def unique(columns: Table, keys: Sequence[str]) -> tuple[Table, dict[str, int]]:
     """One row per key: of identical rows the first stays, of rows that contradict one another none.
 
@@ -275,6 +294,12 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return text.isascii() and "_" not in text and text.strip() == text.strip(" \t")
+
+
+def sound_iv(value: np.ndarray, most: float) -> tuple[np.ndarray, int]:
+    """IVs (n,) with NaN for none (missing or 0), and how many were neither none nor an IV, at most `most`."""
+    sound = (value > 0) & (value <= most)
+    return np.where(sound, value, np.nan), int(np.count_nonzero(~sound & ~np.isnan(value) & (value != 0)))
 
 
 def whole(values: np.ndarray) -> tuple[np.ndarray, int]:

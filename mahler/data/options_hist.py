@@ -73,10 +73,7 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
         One line that names file and column where a file is not what it should be.
     """
     found = [_file(p) for p in files.find(path, (".parquet",)) if p.name != PRICES]
-    wanted = [file for file in found if file.ticker in tickers]
-    if not wanted:
-        there = ", ".join(sorted({file.ticker for file in found})) or "nothing"
-        raise ConfigError(f"data.path: {path} has no file of {', '.join(tickers)} (there: {there})")
+    wanted = files.of_tickers(found, tickers, path)
     read = partial(read_file, start=start, end=end, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
                         progress=progress, workers=workers, lag=365)

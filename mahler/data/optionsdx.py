@@ -72,10 +72,7 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
         One line that names file, row and column where a file is not what it should be.
     """
     found = [(_file(p), _days(p)) for p in files.find(path, (".txt", ".csv"))]
-    wanted = [file for file, _ in found if file.ticker in tickers]
-    if not wanted:
-        there = ", ".join(sorted({file.ticker for file, _ in found}))
-        raise ConfigError(f"data.path: {path} has no file of {', '.join(tickers)} (there: {there})")
+    wanted = files.of_tickers([file for file, _ in found], tickers, path)
     read = partial(read_file, start=start, end=end, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
                         progress=progress, workers=workers, lag=max(days for _, days in found))

@@ -50,7 +50,6 @@ MAX_LINE = 1 << 16
 CHUNK = 1 << 20
 
 MAX_UNDERLYING = 1e6    # dollars per share
-MAX_QUOTE = 10.0        # times the larger of underlying and strike: no option is worth a tenth of that
 MAX_IV = 9.999999       # ORATS's own cap
 MAX_GREEK = 1e6
 ROUNDING = 1e-2         # how far delta may lie outside [0, 1], gamma and vega below 0, and still be meant
@@ -350,18 +349,14 @@ def _usable(raw: dict[str, np.ndarray], max_dte: int | None) -> tuple[dict[str, 
     """The rows that can be in the store, and how many were left out by the first reason that applies."""
     dte = (raw["expiry"] - raw["date"]).astype(int)
     price = np.array([raw[name] for name in ("call_bid", "call_ask", "put_bid", "put_ask")])    # (4, n)
-    bound = MAX_QUOTE * np.maximum(raw["underlying"], raw["strike"])
-    reasons = {
+    bound = files.MAX_QUOTE * np.maximum(raw["underlying"], raw["strike"])
+    left, dropped = files.first_reasons({
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
         "bad_strike": ~((raw["strike"] > 0) & (raw["strike"] < MAX_UNDERLYING)),
         "bad_underlying": ~((raw["underlying"] > 0) & (raw["underlying"] < MAX_UNDERLYING)),
         "bad_price": ((price < 0) | (price > bound)).any(axis=0),
-    }
-    left, dropped = np.ones(len(dte), bool), {}
-    for reason, bad in reasons.items():
-        dropped[reason] = int(np.count_nonzero(left & bad))
-        left &= ~bad
+    })
     return {name: column[left] for name, column in raw.items()}, dropped
 
 
@@ -372,8 +367,8 @@ def _mended(raw: dict[str, np.ndarray]) -> tuple[Table, dict[str, int]]:
                                         "underlying")}
     for side in ("call", "put"):
         mid = raw[f"{side}_iv"] if f"{side}_iv" in raw else _mean_iv(raw[f"{side}_bid_iv"], raw[f"{side}_ask_iv"])
-        out[f"{side}_iv"], counts[f"{side}_iv_out_of_range"] = _iv(mid)
-    out["smooth_iv"], counts["smooth_iv_out_of_range"] = _iv(raw["smooth_iv"])
+        out[f"{side}_iv"], counts[f"{side}_iv_out_of_range"] = files.sound_iv(mid, MAX_IV)
+    out["smooth_iv"], counts["smooth_iv_out_of_range"] = files.sound_iv(raw["smooth_iv"], MAX_IV)
     for name in ("call_volume", "call_open_interest", "put_volume", "put_open_interest"):
         out[name], counts[f"{name}_missing"] = files.whole(raw[name])
     bounds = {"delta": (0.0, 1.0), "gamma": (0.0, np.inf), "vega": (0.0, np.inf), "theta": (-np.inf, np.inf)}
@@ -392,9 +387,3 @@ def _mended(raw: dict[str, np.ndarray]) -> tuple[Table, dict[str, int]]:
 def _mean_iv(bid_iv: np.ndarray, ask_iv: np.ndarray) -> np.ndarray:
     """The mid IV of files that have no column for it: a bid of zero has an IV of zero, which is no IV."""
     return np.where((bid_iv > 0) & (ask_iv > 0), (bid_iv + ask_iv) / 2, np.nan)
-
-
-def _iv(value: np.ndarray) -> tuple[np.ndarray, int]:
-    """IV with NaN for none (empty or 0), and how many were neither none nor an IV."""
-    sound = (value > 0) & (value <= MAX_IV)
-    return np.where(sound, value, np.nan), int(np.count_nonzero(~sound & ~np.isnan(value) & (value != 0)))

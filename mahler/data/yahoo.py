@@ -28,31 +28,27 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mahler.data import files
-from mahler.data.calendar import is_session, last_session_on_or_before
-from mahler.data.files import DROPPED, DayFile, Ingested, Progress, Reading
-from mahler.implied import complete
-from mahler.schema import CHAIN, Bound, ConfigError, Table, empty, one_line, shown
+from mahler.data import contracts, files
+from mahler.data.calendar import is_session
+from mahler.data.files import DayFile, Ingested, Progress, Reading
+from mahler.implied import GREEKS
+from mahler.schema import ConfigError, Table, one_line, shown
 
 STORE = "yahoo"
 SYNTHETIC = False
 
 NUMBERS = ("strike", "bid", "ask", "volume", "openInterest", "spot")
 TEXT = ("contractSymbol", "expiry", "type", "lastTradeDate", "session")
-SIDES = {"C": "call", "P": "put"}
+CALL, PUT = "C", "P"
 MAX_BYTES = 16 << 20    # a file of SPY up to 90 days has 1 MiB
-MIN_STRIKE, MAX_STRIKE = 0.01, 1e6      # dollars per share
-MAX_QUOTE = 10.0        # times the larger of spot and strike: no option is worth a tenth of that
 MAX_LAG = 5             # calendar days by which quotes may be newer than their session: over a long weekend
-
-RATE = Bound("a continuously compounded rate a year", -0.1, 0.5)
 
 _NAME = re.compile(r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})-(?P<ticker>[A-Z][A-Z0-9.]*)\.csv\.gz")
 _NEW_YORK = ZoneInfo("America/New_York")
 
 
 def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequence[str], start: date | None,
-           end: date | None, max_dte: Annotated[int | None, files.MAX_DTE], rate: Annotated[float, RATE],
+           end: date | None, max_dte: Annotated[int | None, files.MAX_DTE], rate: Annotated[float, contracts.RATE],
            workers: Annotated[int, files.WORKERS]) -> Ingested:
     """Read files of the vendor's chains into the store `root`/yahoo.
 
@@ -78,10 +74,7 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
     for p in files.find(path, (".csv.gz",)):
         match = _NAME.fullmatch(p.name)
         found.append(DayFile(files.day_of(p, match, "2026-08-12-SPY.csv.gz"), p, match["ticker"]))
-    wanted = [file for file in found if file.ticker in tickers]
-    if not wanted:
-        there = ", ".join(sorted({file.ticker for file in found}))
-        raise ConfigError(f"data.path: {path} has no file of {', '.join(tickers)} (there: {there})")
+    wanted = files.of_tickers(found, tickers, path)
     read = partial(read_file, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
                         progress=progress, workers=workers, lag=MAX_LAG)
@@ -97,20 +90,19 @@ def read_file(file: DayFile, *, max_dte: int | None, rate: float) -> list[Readin
     raw = _parse(file.path, _bytes(file.path))
     _check_names(file, raw)
     day = _quote_day(file, raw["lastTradeDate"])
-    contracts, counts = _usable(raw, day, max_dte)
+    options, counts = contracts.usable(_options(raw, day), ("expiry", "strike", "is_call"), ("bid", "ask"), max_dte, {})
     if not counts["kept"]:
         return []
-    # An empty volume is a contract that has not traded; it is never written as 0.
-    contracts["volume"], counts["volume_missing"] = files.whole(np.nan_to_num(contracts["volume"]))
-    contracts["openInterest"], counts["open_interest_missing"] = files.whole(contracts["openInterest"])
-    table = _joined(contracts, day)
-    counts["strikes"] = len(table["strike"])
-    table = complete(table, rate)
+    nothing = np.full(counts["kept"], np.nan)       # `spot` is of another day than the quotes
+    rows = contracts.join(options | {name: nothing for name in ("underlying", "iv", *GREEKS)})
+    table, mended = contracts.chain(rows, rate)
     if not np.isfinite(table["underlying"]).any():
         raise ConfigError(f"{file.path}: no expiry has two-sided quotes of call and put at enough strikes to imply "
                           f"the underlying")
-    counts["without_greeks"] = int(np.count_nonzero(np.isnan(table["delta"])))
-    counts["quotes_newer_than_session"] = len(raw["strike"]) if day > file.day else 0
+    for name in ("underlying_implied", "iv_computed", "greeks_computed"):
+        del mended[name]                            # of every row, by nature
+    counts |= mended | {"strikes": len(table["strike"]),
+                        "quotes_newer_than_session": len(raw["strike"]) if day > file.day else 0}
     return [Reading(file.ticker, table, {name: n for name, n in counts.items() if n or name in ("read", "kept")})]
 
 
@@ -179,7 +171,7 @@ def _check_names(file: DayFile, raw: dict[str, np.ndarray]) -> None:
                zip(raw["expiry"].astype(object), raw["type"], raw["strike"], strict=True)]
     for column, wrong, valid in (
             ("session", raw["session"] != file.day, [f"{file.day} as in the file's name"]),
-            ("type", ~np.isin(raw["type"].astype(str), list(SIDES)), ["C or P"]),
+            ("type", ~np.isin(raw["type"].astype(str), [CALL, PUT]), ["C or P"]),
             ("contractSymbol", raw["contractSymbol"] != np.array(spelled, dtype=object), spelled)):
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -208,45 +200,8 @@ def _time(path: Path, row: int, text: str) -> datetime:
     return time
 
 
-def _usable(raw: dict[str, np.ndarray], day: np.datetime64, max_dte: int | None
-            ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Contracts that can be in the store, and how many were left out by the first reason that applies."""
-    expiry = last_session_on_or_before(raw["expiry"])
-    strike, bid, ask = raw["strike"], raw["bid"], raw["ask"]
-    dte = (expiry - day).astype(int)
-    quotes = np.array([bid, ask])                               # (2, n)
-    reasons = {
-        "expired": dte < 0,
-        "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
-        "bad_strike": ~((strike >= MIN_STRIKE) & (strike < MAX_STRIKE)),
-        "bad_price": ((quotes < 0) | (quotes > MAX_QUOTE * np.maximum(strike, raw["spot"]))).any(axis=0),
-    }
-    left, counts = np.ones(len(dte), bool), {"read": len(dte)}
-    for reason, bad in reasons.items():
-        counts[f"{DROPPED}{reason}"] = int(np.count_nonzero(left & bad))
-        left &= ~bad
-    counts[files.EXPIRY_MOVED] = int(np.count_nonzero(left & (expiry != raw["expiry"])))
-    columns = {name: raw[name][left] for name in ("type", "strike", "bid", "ask", "volume", "openInterest")}
-    contracts, repeated = files.unique(columns | {"expiry": expiry[left]}, ("expiry", "strike", "type"))
-    counts["kept"] = len(contracts["strike"])
-    return contracts, counts | {f"{DROPPED}{reason}": n for reason, n in repeated.items()}
-
-
-def _joined(contracts: dict[str, np.ndarray], day: np.datetime64) -> Table:
-    """schema.CHAIN with the call and the put of a strike on one row; underlying, IVs and greeks still missing."""
-    key = np.empty(len(contracts["strike"]), [("expiry", "datetime64[D]"), ("strike", "f8")])
-    key["expiry"], key["strike"] = contracts["expiry"], contracts["strike"]
-    keys, row = np.unique(key, return_inverse=True)
-    table = empty(CHAIN, len(keys))
-    for name in CHAIN.names:
-        if CHAIN[name].kind == "f":
-            table[name][:] = np.nan
-    table["date"][:], table["expiry"], table["strike"] = day, keys["expiry"].copy(), keys["strike"].copy()
-    for letter, side in SIDES.items():
-        mine = contracts["type"] == letter
-        at = row[mine]
-        table[f"{side}_bid"][at], table[f"{side}_ask"][at] = contracts["bid"][mine], contracts["ask"][mine]
-        for ours, theirs in (("volume", "volume"), ("open_interest", "openInterest")):
-            table[f"{side}_{ours}"][:] = -1
-            table[f"{side}_{ours}"][at] = contracts[theirs][mine]
-    return table
+def _options(raw: dict[str, np.ndarray], day: np.datetime64) -> Table:
+    """The columns of `raw` by our names, quoted on `day`; an empty volume, which the vendor never writes as 0, is 0."""
+    return {"date": np.full(len(raw["strike"]), day), "expiry": raw["expiry"], "strike": raw["strike"],
+            "underlying": raw["spot"], "is_call": raw["type"] == CALL, "bid": raw["bid"], "ask": raw["ask"],
+            "volume": np.nan_to_num(raw["volume"]), "open_interest": raw["openInterest"]}
