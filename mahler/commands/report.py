@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def run(config: Report) -> None:
     rows = _incomparable(config.study)
     if rows:
         blocks, _ = document_of(config.study, rows)
-        say(f"{config.study}: one run of each universe, so there is nothing to judge: the runs side by side")
+        say(f"{config.study}: of some universe there is one run, so there is nothing to judge: the runs side by side")
         say(f"  {_write(home.project() / 'experiments' / config.study, blocks)}")
         say(f"  {logged(config.study, 'report', rows, blocks, PAGE)}")
         return
@@ -60,13 +61,14 @@ def _evaluations(config: Report) -> None:
 
 
 def _incomparable(study: str) -> list[Row]:
-    """The runs of a study that has several universes and one run of each; none for any other study.
+    """The runs of a study of several universes with one run of some of them; none for any other study.
 
-    Other data are another market: such runs are set side by side, and no verdict is asked for.
+    Other data are another market, and one run of a market is nothing to choose from: such runs are set side by side, and
+    no verdict is asked for.
     """
     rows = findings.newest(tracking.runs(study))
-    universes = {row["tags.universe"] for row in rows}
-    return rows if 1 < len(rows) == len(universes) and not tracking.runs(study, kind="validation") else []
+    universes = Counter(row["tags.universe"] for row in rows)
+    return rows if len(universes) > 1 == min(universes.values()) and not tracking.runs(study, kind="validation") else []
 
 
 def _validations(study: str) -> list[dict[str, Any]]:
