@@ -120,15 +120,15 @@ def book(config: Backtest, prepared: Prepared) -> Book:
 
 
 def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
-    """The metrics of repricing.break_even for this config."""
-    known = stages.prices(prepared.found, prepared.chains, prepared.panel, home.cache_dir())
-    candidates = stages.sized(prepared, config.regime, config.sizing)
+    """The metrics of repricing.break_even for this config, whatever its own fill."""
+    return repricing.break_even(partial(pnl_at, config, prepared))
 
-    def pnl(travel: float) -> float:
-        repriced, paths = repricing.at(travel, candidates, prepared.found.paths, known)
-        exits = first_exits(repriced, paths, config.exit, config.costs, prepared.chains.sessions)
-        contracts, *_ = walk(repriced, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
-                             initial_equity=config.initial_equity, first_day=prepared.first_day)
-        return float(contracts @ exits["pnl"])
 
-    return repricing.break_even(pnl)
+def pnl_at(config: Backtest, prepared: Prepared, share: float) -> float:
+    """Total P&L, dollars, of this config where every fill travels `share` of the quote: screened and walked anew."""
+    offered = stages.offers(prepared.chains, prepared.panel, config.entry, prepared.first_day, home.cache_dir())
+    found, paths, exits = repricing.at(share, offered, config.entry, config.exit, config.costs, prepared.chains.sessions)
+    candidates = stages.sized(prepared, config.regime, config.sizing, found)
+    contracts, *_ = walk(candidates, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
+                         initial_equity=config.initial_equity, first_day=prepared.first_day)
+    return float(contracts @ exits["pnl"])

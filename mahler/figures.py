@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,20 +114,25 @@ svg { width: 100%; height: auto } .tables { display: flex; flex-wrap: wrap; gap:
 h2 { font-size: 15px; margin: 16px 0 6px } table { border-collapse: collapse }
 td, th { padding: 2px 0 2px 16px; border-bottom: 1px solid #e3e7ec; text-align: right; font-weight: normal }
 td { font-variant-numeric: tabular-nums } th:first-child { text-align: left; padding-left: 0 } thead { color: #66727f }
+.warning { color: #b5413c; font-weight: bold; margin: 4px 24px }
 """
 
 
-def run_page(ledger: Ledger, summary: dict[str, float], title: str, subtitle: str, *, synthetic: bool) -> str:
+def run_page(ledger: Ledger, summary: dict[str, float], title: str, subtitle: str, *, synthetic: bool,
+             warnings: Sequence[str] = ()) -> str:
     """One HTML file that needs no other: the picture of `run_picture` and the tables of metrics.summary.
 
-    A metric that `summary` lacks is undefined and written as a dash.
+    `warnings` are what a reader has to know before any number, and stand above all of them. A metric that `summary`
+    lacks is undefined and written as a dash.
     """
     sections = "".join(f"<div><h2>{html.escape(name)}</h2>{_metric_table(rows, summary)}</div>"
                        for name, rows in SECTIONS.items())
     heading = html.escape(_heading(title, synthetic))
     picture = run_picture(ledger, summary, title, subtitle, synthetic=synthetic)
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
-            f"<style>{STYLE}</style></head><body>\n{picture}\n"
+            f"<style>{STYLE}</style></head><body>\n"
+            + "".join(f'<p class="warning">{html.escape(words)}</p>\n' for words in warnings)
+            + f"{picture}\n"
             f'<div class="tables">{sections}<div><h2>Stress windows</h2>{_stress_table(summary)}</div></div>\n'
             "</body></html>\n")
 

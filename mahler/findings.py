@@ -14,6 +14,7 @@ from mahler.metrics import STRESS_WINDOWS
 from mahler.schema import Rejection, Table
 
 Row = Mapping[str, Any]          # a row of tracking.runs
+NOT_A_SETTING = tuple(f"params.{key}" for key in ("universe", "name", "study", "force", "export_trades", "quality"))
 LEGS = ("date", "ticker", "side", "expiration", "short_strike", "long_strike")
 
 PERFORMANCE = (
@@ -29,73 +30,126 @@ def cell(row: Row, key: str, form: str) -> str:
 
 def performance(rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line per run: return, risk, trades, heat."""
-    return [{"run": row["name"]} | {label: cell(row, key, form) for label, key, form in PERFORMANCE} for row in rows]
+    return [{"run": name} | {label: cell(row, key, form) for label, key, form in PERFORMANCE}
+            for name, row in zip(short_names(rows), rows, strict=True)]
 
 
 def rejections(rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line per run: candidates, and how many of them were turned away for each reason that occurred in the study."""
     reasons = [r.name.lower() for r in Rejection if r and any(row.get(f"rejected.{r.name.lower()}", 0) for row in rows)]
-    return [{"run": row["name"], "candidates": cell(row, "candidates", ".0f"), "admitted": cell(row, "trades", ".0f")}
-            | {reason: cell(row, f"rejected.{reason}", ".0f") for reason in reasons} for row in rows]
+    return [{"run": name, "candidates": cell(row, "candidates", ".0f"), "admitted": cell(row, "trades", ".0f")}
+            | {reason: cell(row, f"rejected.{reason}", ".0f") for reason in reasons}
+            for name, row in zip(short_names(rows), rows, strict=True)]
 
 
 def short_names(rows: Sequence[Row]) -> list[str]:
-    """The names of the runs without the words that all of them start or end with."""
+    """The names of the runs without the words that all of them start or end with; in full where they would be alike."""
     words = [row["name"].split() for row in rows]
+    full = [row["name"] for row in rows]
     if len(words) < 2:
-        return [row["name"] for row in rows]
+        return full
     start = len(commonprefix([*words]))
     end = len(commonprefix([w[start:][::-1] for w in words]))
-    return [" ".join(w[start:len(w) - end]) or row["name"] for w, row in zip(words, rows, strict=True)]
+    short = [" ".join(w[start:len(w) - end]).strip(",") or name for w, name in zip(words, full, strict=True)]
+    return short if len(set(short)) == len(short) else full
 
 
-def stress(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """A line per stress window: return and drawdown of every run; windows that no run covers are left out."""
-    lines, names = [], short_names(rows)
-    for window in STRESS_WINDOWS:
-        if any(f"{window}.return" in row for row in rows):
-            lines.append({"window": window} | {
-                name: f"{cell(row, f'{window}.return', '+.1%')} / {cell(row, f'{window}.drawdown', '.1%')}"
-                for name, row in zip(names, rows, strict=True)})
-    return lines
+def stress(rows: Sequence[Row], measure: str) -> list[dict[str, str]]:
+    """A line per run: its `measure`, return or drawdown, in each stress window that any of them covers, percent."""
+    windows = [window for window in STRESS_WINDOWS if any(f"{window}.return" in row for row in rows)]
+    if not windows:
+        return []
+    return [{"run": name} | {window: f"{100 * row[key]:.1f}" if (key := f"{window}.{measure}") in row else "-"
+                             for window in windows} for name, row in zip(short_names(rows), rows, strict=True)]
 
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of runs of one name and universe the last, in the order in which they were started: the study's own."""
+    last = {(row["name"], row["tags.universe"]): row for row in sorted(rows, key=lambda row: row["started"])}
+    return sorted(last.values(), key=lambda row: row["started"])
+
+
+# ---- several tickers -------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Sum:
-    """One joint run beside the sum of the single-ticker runs, each with a portfolio and equity of its own."""
+class Shared:
+    """One joint run beside the sum of the single-ticker runs, each of those on a portfolio and equity of its own.
 
-    joint_pnl: float             # dollars
+    joint_pnl = singles_pnl - cost + saved + resized + added, exactly. Dollars; an account has date and pnl (n_days,).
+    """
+
+    joint_pnl: float
     singles_pnl: float
     joint_trades: int
     singles_trades: int
-    missed: int                  # trades of the singles that the joint run did not make
-    cost: float                  # dollars that the missed winners made, per single's own size
-    saved: float                 # dollars that the missed losers lost
+    missed: tuple[int, int]      # winners, and the rest, that the singles sold and the joint run did not
+    cost: float                  # what the missed winners made, at the singles' sizes
+    saved: float                 # what the missed losers lost
+    both: int                    # trades that both made
+    resized: float               # what they made more in the joint run, for its size was another
+    extra: int                   # trades that only the joint run made
+    added: float                 # what they made
     dropped: dict[str, float]    # sessions dropped for alignment, by ticker
+    joint_account: Table
+    singles_account: Table
 
 
-def joint_and_singles(joint: Ledger, singles: Sequence[Ledger]) -> Sum:
-    """What sharing one portfolio's limits cost and saved: the trades that the singles made and the joint run did not."""
-    made = set(_legs(joint.trades))
-    missed = [(pnl, n) for single in singles for legs, pnl, n in
-              zip(_legs(single.trades), single.trades["pnl"], single.trades["contracts"], strict=True) if legs not in made]
-    pnl = np.array([p for p, _ in missed])
+def joint_and_singles(joint: Ledger, singles: Sequence[Ledger]) -> Shared:
+    """What sharing one portfolio's limits cost and saved, trade by trade."""
+    together = _by_legs(joint.trades)
+    alone: dict[tuple, float] = {}
+    for single in singles:
+        alone |= _by_legs(single.trades)
+    missed = np.array([pnl for legs, pnl in alone.items() if legs not in together])
+    both = [legs for legs in together if legs in alone]
+    extra = [pnl for legs, pnl in together.items() if legs not in alone]
     prefix = "dropped_sessions."
-    return Sum(
-        joint_pnl=float(joint.trades["pnl"].sum()), singles_pnl=float(sum(s.trades["pnl"].sum() for s in singles)),
-        joint_trades=len(joint.trades["pnl"]), singles_trades=sum(len(s.trades["pnl"]) for s in singles),
-        missed=len(missed), cost=float(pnl[pnl > 0].sum()), saved=float(-pnl[pnl < 0].sum()),
-        dropped={k.removeprefix(prefix): v for k, v in joint.counts.items() if k.startswith(prefix)})
+    return Shared(
+        joint_pnl=sum(together.values()), singles_pnl=sum(alone.values()), joint_trades=len(together),
+        singles_trades=len(alone), missed=(int((missed > 0).sum()), int((missed <= 0).sum())),
+        cost=float(missed[missed > 0].sum()), saved=float(-missed[missed < 0].sum()), both=len(both),
+        resized=sum(together[legs] - alone[legs] for legs in both), extra=len(extra), added=float(sum(extra)),
+        dropped={k.removeprefix(prefix): v for k, v in joint.counts.items() if k.startswith(prefix)},
+        joint_account=_earned([joint], joint.account["date"]), singles_account=_earned(singles, joint.account["date"]))
 
 
-def _legs(trades: Table) -> list[tuple]:
-    return list(zip(*(trades[name].tolist() for name in LEGS), strict=True))
+def _by_legs(trades: Table) -> dict[tuple, float]:
+    """The P&L, dollars, of each trade by its legs and its day: a spread is sold once a day at most."""
+    return dict(zip(zip(*(trades[name].tolist() for name in LEGS), strict=True), trades["pnl"].tolist(), strict=True))
 
 
-def joint_run(rows: Sequence[Row], read: Callable[[Row], Ledger]) -> Sum | None:
-    """The Sum of a study with one run of several tickers and one run of each of them; None for another study."""
-    universes = {row["tags.universe"]: row for row in rows}
-    several = [u for u in universes if "," in u]
-    if len(universes) != len(rows) or len(several) != 1 or not set(several[0].split(",")) <= set(universes):
-        return None
-    return joint_and_singles(read(universes[several[0]]), [read(universes[t]) for t in several[0].split(",")])
+def _earned(ledgers: Sequence[Ledger], dates: np.ndarray) -> Table:
+    """What the accounts earned together up to each of `dates`, dollars; on a session that one lacks, as on its last."""
+    pnl = np.zeros(len(dates))
+    for ledger in ledgers:
+        equity = np.concatenate(([ledger.initial_equity], ledger.account["equity"]))
+        pnl += equity[np.searchsorted(ledger.account["date"], dates, side="right")] - ledger.initial_equity
+    return {"date": dates, "pnl": pnl}
+
+
+def bridge(one: Shared) -> list[tuple[str, int, float]]:
+    """From the singles' P&L to the joint run's: name, trades and dollars of each step; the last is the sum."""
+    return [("the singles, added up", one.singles_trades, one.singles_pnl),
+            ("winners that there was no room for", one.missed[0], -one.cost),
+            ("losers that there was no room for", one.missed[1], one.saved),
+            ("sold by both, at another size", one.both, one.resized),
+            ("sold only together", one.extra, one.added),
+            ("together", one.joint_trades, one.joint_pnl)]
+
+
+def shared(rows: Sequence[Row], read: Callable[[Row], Ledger]) -> list[tuple[str, Shared]]:
+    """Each run of several tickers for which each of them was also run alone, with the same settings; and its Shared.
+
+    Settings are all params but the universe and what only names a run; of runs that differ in nothing the newest counts.
+    """
+    alike: dict[tuple, dict[str, Row]] = {}
+    for row in sorted(rows, key=lambda row: row["started"]):
+        settings = sorted((k, v) for k, v in row.items() if k.startswith("params.") and not k.startswith(NOT_A_SETTING))
+        alike.setdefault((row["tags.data_source"], *settings), {})[row["tags.universe"]] = row
+    found = []
+    for of in alike.values():
+        for universe, row in of.items():
+            tickers = universe.split(",")
+            if len(tickers) > 1 and set(tickers) <= set(of):
+                found.append((row["name"], joint_and_singles(read(row), [read(of[ticker]) for ticker in tickers])))
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +48,14 @@ def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
 
     Raises ConfigError where a ticker has no close on a session on which a candidate expires.
     """
+    return trace_at(candidates, chains, panel, (fill,))[0]
+
+
+def trace_at(candidates: Table, chains: Chains, panel: Panel, fills: Sequence[Fill]) -> tuple[Paths, ...]:
+    """`trace` at several fills at once: the paths share all of their arrays but `close`.
+
+    Raises ConfigError where a ticker has no close on a session on which a candidate expires.
+    """
     day, ticker = candidates["day"], candidates["ticker"]
     sessions, n, n_days = chains.sessions, len(day), len(chains.sessions)
     expiry_day = np.searchsorted(sessions, candidates["expiry"], side="right") - 1
@@ -65,13 +74,14 @@ def trace(candidates: Table, chains: Chains, panel: Panel, fill: Fill) -> Paths:
         d, t = at[0][unknown[0]], at[1][unknown[0]]
         raise ConfigError(f"{chains.tickers[t]} has no close on {sessions[d]}, when spreads expire and settle on it: "
                           f"bring the daily series {chains.tickers[t]}_close, or ingest that day again")
-    paths = Paths(start, np.full(start[-1], np.nan), np.full(start[-1], np.nan), settlement,
+    first = Paths(start, np.full(start[-1], np.nan), np.full(start[-1], np.nan), settlement,
                   np.full(n, -1, np.int32), np.full(n, np.nan),
                   np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]), split_eve)
+    paths = (first, *(replace(first, close=np.full(start[-1], np.nan)) for _ in fills[1:]))
     for t, name in enumerate(chains.tickers):
         mine = np.flatnonzero(ticker == t)
         if len(mine):
-            _trace_ticker({c: candidates[c][mine] for c in candidates}, mine, t, chains[name], panel, fill, paths)
+            _trace_ticker({c: candidates[c][mine] for c in candidates}, mine, t, chains[name], panel, fills, paths)
     _carry_to_split(paths)
     return paths
 
@@ -87,22 +97,25 @@ def _split_eves(candidates: Table, chains: Chains, panel: Panel) -> np.ndarray:
     return eves
 
 
-def _carry_to_split(paths: Paths) -> None:
+def _carry_to_split(paths: Sequence[Paths]) -> None:
     """Give each path that ends on the eve of a split a price there: that of its last usable quotes."""
-    for i in np.flatnonzero(paths.split_eve >= 0):
-        first, last = paths.start[i], paths.start[i + 1] - 1
-        if np.isnan(paths.mid[last]):
-            usable_before = first + np.flatnonzero(~np.isnan(paths.mid[first:last]))[-1]
-            paths.mid[last], paths.close[last] = paths.mid[usable_before], paths.close[usable_before]
+    common = paths[0]
+    for i in np.flatnonzero(common.split_eve >= 0):
+        first, last = common.start[i], common.start[i + 1] - 1
+        if np.isnan(common.mid[last]):
+            usable_before = first + np.flatnonzero(~np.isnan(common.mid[first:last]))[-1]
+            for prices in (common.mid, *(one.close for one in paths)):
+                prices[last] = prices[usable_before]
 
 
-def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, fill: Fill,
-                  paths: Paths) -> None:
-    """Fill in the paths of one ticker's candidates, which are those numbered `mine`."""
-    length = np.diff(paths.start)[mine]
+def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, fills: Sequence[Fill],
+                  paths: Sequence[Paths]) -> None:
+    """Fill in the paths of one ticker's candidates, which are those numbered `mine`, at each of the fills."""
+    common = paths[0]
+    length = np.diff(common.start)[mine]
     start = np.concatenate([[0], np.cumsum(length)])
     # Where entry k of these candidates' own concatenated paths lies in the paths of all.
-    place = np.repeat(paths.start[mine] - start[:-1], length) + np.arange(start[-1])
+    place = np.repeat(common.start[mine] - start[:-1], length) + np.arange(start[-1])
     rows = {}
     for leg in ("short_row", "long_row"):
         run_end = chain.contract_start[np.searchsorted(chain.contract_start, candidates[leg], side="right")]
@@ -116,10 +129,11 @@ def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, pan
         sb, sa, lb, la = bid[short], ask[short], bid[long], ask[long]
         good = usable(sb, sa) & usable(lb, la)
         k, sb, sa, lb, la = k[good], sb[good], sa[good], lb[good], la[good]
-        paths.mid[place[k]] = 0.5 * (sb + sa) - 0.5 * (lb + la)
-        paths.close[place[k]] = fill(sb, sa)[1] - fill(lb, la)[0]
+        common.mid[place[k]] = 0.5 * (sb + sa) - 0.5 * (lb + la)
+        for fill, one in zip(fills, paths, strict=True):
+            one.close[place[k]] = fill(sb, sa)[1] - fill(lb, la)[0]
     if len(panel.dividends[chain.ticker][0]):
-        _assign_early(candidates, mine, t, chain, panel, rows["short_row"], start, paths)
+        _assign_early(candidates, mine, t, chain, panel, rows["short_row"], start, common)
 
 
 def _assign_early(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, short_rows: np.ndarray,

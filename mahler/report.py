@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mahler import findings, metrics, report_figures as draw
+from mahler.comparison import Run, limits_at_work
 from mahler.document import Block, Bullets, Code, Heading, Picture, Rows, Words
 from mahler.figures import SYNTHETIC, percent
 from mahler.ledger import Ledger
@@ -77,8 +78,7 @@ class Family:
     def short(self) -> dict[str, str]:
         """By full name what is left of it without the words that all have."""
         names = self.tables["trials"]["config"].tolist()
-        shorter = [name.strip(",") for name in findings.short_names([{"name": name} for name in names])]
-        return dict(zip(names, shorter if len(set(shorter)) == len(names) else names, strict=True))
+        return dict(zip(names, findings.short_names([{"name": name} for name in names]), strict=True))
 
     @cached_property
     def shown(self) -> list[str]:
@@ -195,6 +195,7 @@ def _period(family: Family) -> tuple[np.datetime64, np.datetime64]:
 def _family(family: Family, axes: Sequence[str]) -> list[Block]:
     found: list[Block] = [Heading(2, f"{family.universe}: {family.judgement['verdict']}"), *_verdict(family),
                           *_configs(family), _accounts(family), _differences(family), *_choosing(family)]
+    found += _limits_at_work(family)
     found += _stress(family)
     found += _map(family, axes)
     return [*found, *_unseen(family)]
@@ -278,9 +279,11 @@ def _effective_multipliers(family: Family) -> list[Block]:
     regimes = [regime.name.lower() for regime in Regime if regime >= 0]
     body = [(name, *(value(row.get(f"effective_multiplier.{regime}"), ".2f") for regime in regimes))
             for name, (row, _) in family.of_run.items()]
+    said = tuple(f"{name}: {row['tags.rounding']}" for name, (row, _) in family.of_run.items() if "tags.rounding" in row)
+    warned: list[Block] = [Bullets(said)] if said else []
     if len({cells[1:] for cells in body}) < 2:
-        return []
-    return [Words("Regime multipliers as they came out in whole contracts (a dash: no candidate in that regime):"),
+        return warned
+    return [*warned, Words("Regime multipliers as they came out in whole contracts (a dash: no candidate in that regime):"),
             Rows(("config", *(regime.replace("_", " ") for regime in regimes)), tuple(body))]
 
 
@@ -366,6 +369,14 @@ def _stress(family: Family) -> list[Block]:
             Picture(_file(family, "stress"), draw.stress(windows, returns, family.shade, family.control),
                     f"{family.universe}: return in each stress window that the runs cover, each at its own heat. One "
                     "window is one event: no interval can be given."), Rows(head, body)]
+
+
+def _limits_at_work(family: Family) -> list[Block]:
+    """Heat, and what became of the candidates, of every run; a grid keeps neither."""
+    members = [Run(name, dict(row), ledger) for name, (row, ledger) in family.of_run.items()]
+    if not members:
+        return []
+    return [Heading(3, "Limits at work"), *limits_at_work(members, family.shade, f"{family.universe.replace(',', '-')}-")]
 
 
 # ---- the heat map ----------------------------------------------------------------------------------------------------

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mahler import metrics
-from mahler.figures import FAINT, GRID, INK, LOSS, STRESS_LABELS
+from mahler.figures import FAINT, GAIN, GRID, INK, LOSS, STRESS_LABELS
+from mahler.schema import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PALETTE = ("#2f7ebc", "#d1721c", "#3a9a5c", "#7a5aa6", "#2aa5a0", "#8a6d3b", "#c2579a")
+REASONS = ("#9aa5b1", "#2f7ebc", "#d1721c", "#b5413c", "#3a9a5c", "#7a5aa6", "#2aa5a0", "#8a6d3b", "#c2579a", "#55606c",
+           "#c9a227", "#5b8c5a", "#a0522d")       # of a rejection, in the order of schema.Rejection where all occur
 OTHERS = "#b9c2cb"                                # configs beyond the palette
 STITCHED = "#b5413c"
 PIECES = 220                                      # of a line, each of which keeps its lowest and its highest point
@@ -214,8 +217,12 @@ def overfitting(logits: np.ndarray, pbo: float, null: np.ndarray, p_value: float
 # ---- stress and map --------------------------------------------------------------------------------------------------
 
 
-def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Mapping[str, str], control: str) -> str:
-    """The return of each config in each stress window: `returns` are fractions (n_windows,), NaN where not covered."""
+def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Mapping[str, str],
+           control: str | None) -> str:
+    """The return of each config in each stress window: `returns` are fractions (n_windows,), NaN where not covered.
+
+    A control is a line; without one all are dots.
+    """
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         at = np.arange(len(windows))[::-1]
@@ -223,8 +230,9 @@ def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Map
         for name, value in returns.items():
             if name != control:
                 axes.plot(100.0 * value, at, "o", color=shade[name], markersize=5, alpha=0.85, label=name)
-        axes.plot(100.0 * returns[control], at, "|", color=INK, markersize=16, markeredgewidth=2.5,
-                  label=f"{control} (control)")
+        if control is not None:
+            axes.plot(100.0 * returns[control], at, "|", color=INK, markersize=16, markeredgewidth=2.5,
+                      label=f"{control} (control)")
         axes.set_yticks(at, [STRESS_LABELS[window] for window in windows], color=INK)
         axes.set_xlabel("return in the window, %")
         handles, labels = axes.get_legend_handles_labels()
@@ -232,6 +240,81 @@ def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Map
         figure.legend(*zip(*named, strict=True), loc="outside right upper")
 
     return drawn(11.0, 1.0 + 0.26 * len(windows), draw)
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+def heat(runs: Sequence[tuple[str, np.ndarray, np.ndarray, str, float]]) -> str:
+    """Mean heat of each month; `runs` are name, dates, heat (n_days,), colour and the most that is allowed (or NaN)."""
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        highest = 0.0
+        for name, dates, level, colour, most in runs:
+            months, at = np.unique(dates.astype("datetime64[M]"), return_index=True)
+            monthly = 100.0 * np.add.reduceat(level, at) / np.diff(at, append=len(level))
+            axes.plot(months.astype("datetime64[D]"), monthly, color=colour, label=name)
+            highest = max(highest, float(np.nanmax(monthly)))
+        for most, colour in {(most, colour) for _, _, _, colour, most in runs if 100.0 * most <= 1.5 * highest}:
+            axes.axhline(100.0 * most, color=colour, linewidth=0.9, linestyle="--")
+        axes.set_ylim(0.0)
+        axes.set_ylabel("heat, % of equity")
+        axes.set_title("Open maximum loss over equity, mean of each month; dashed: max_heat")
+        _dated(axes, runs[0][1])
+        figure.legend(loc="outside right upper")
+
+    return _drawn(11.0, 3.2, draw)
+
+
+def rejections(names: Sequence[str], reasons: Sequence[str], counts: np.ndarray) -> str:
+    """What became of the candidates of each run, as shares of them: `counts` is (n_runs, n_reasons)."""
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        at, share = np.arange(len(names))[::-1], 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+        begin = np.zeros(len(names))
+        for k, reason in enumerate(reasons):
+            colour = INK if k == 0 else REASONS[(k - 1) % len(REASONS)]
+            axes.barh(at, share[:, k], left=begin, height=0.7, color=colour, label=reason)
+            for y, left, wide in zip(at, begin, share[:, k], strict=True):
+                if wide >= 4.0:
+                    axes.text(left + wide / 2.0, y, f"{wide:.0f}", ha="center", va="center", fontsize=8, color="white")
+            begin = begin + share[:, k]
+        axes.set_yticks(at, names, color=INK)
+        axes.set_xlim(0.0, 100.0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("% of the candidates")
+        axes.set_title("Traded, or turned away, and for which reason")
+        figure.legend(loc="outside right upper")
+
+    return _drawn(11.0, 1.6 + 0.34 * len(names), draw)
+
+
+def joint(curves: Sequence[tuple[str, Table]], steps: Sequence[tuple[str, int, float]]) -> str:
+    """P&L over time of `curves` (date, pnl in dollars), and `steps` (name, trades, dollars) from the first to the last.
+
+    The first and the last step are totals, the others lead from one to the other.
+    """
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        for (name, table), colour in zip(curves, (PALETTE[0], INK), strict=True):
+            left.plot(*_thinned(table["date"], table["pnl"] / 1000.0), color=colour, label=name)
+        left.axhline(0.0, color=FAINT)
+        left.set_ylabel("P&L, thousand dollars")
+        left.set_title("One portfolio, and the sum of one for each ticker")
+        left.legend(loc="best")
+        _dated(left, curves[0][1]["date"])
+        at = np.arange(len(steps))[::-1]
+        begin = np.concatenate(([0.0], np.cumsum([dollars for _, _, dollars in steps[:-1]])))
+        begin[-1] = 0.0
+        for y, start, (_, _, amount) in zip(at, begin, steps, strict=True):
+            colour = INK if y in (at[0], at[-1]) else LOSS if amount < 0 else GAIN
+            right.barh(y, amount / 1000.0, left=start / 1000.0, height=0.6, color=colour)
+        right.axvline(0.0, color=FAINT)
+        right.set_yticks(at, [f"{name}\n{amount:+,.0f}" for name, _, amount in steps], color=INK)
+        right.grid(axis="y", visible=False)
+        right.set_xlabel("thousand dollars")
+
+    return _drawn(11.0, 4.0, draw)
 
 
 def heat_map(axes_of: tuple[str, str], options: tuple[Sequence[str], Sequence[str]], panels: Mapping[str, np.ndarray],

@@ -1,9 +1,9 @@
-"""The same candidates at other fills: how much of the quoted spread may be travelled before nothing is earned.
+"""The fill axis: what a config earns at other fills, and the share of the quote that may be travelled before it does not.
 
-A fill that travels the share p of a quote is linear in p, so prices at the mid (p = 0.5) and across the
-quote (p = 1) give those at any p, exactly. Which spreads are candidates, and their order, stay as the run's
-own entry rules and fill had them; a credit that is not positive at p is not sold. (The study `fill_axis`
-screens anew at each fill.)
+At each fill the chains are screened anew: what is offered pays less, other spreads pay enough, and others are the best
+of their day. Credits fall as the share p of the quote that is travelled rises, and what it costs to close is linear in
+p. So the market is read once, at the mid (p = 0.5) and across the quote (p = 1), for every spread that is a candidate at
+some p; the rest is arithmetic. Nothing here depends on the run's own fill.
 """
 
 from __future__ import annotations
@@ -14,59 +14,129 @@ from functools import partial
 
 import numpy as np
 
-from mahler.data.store import Chains
+from mahler.data.store import Chain, Chains
+from mahler.exits import Costs, ExitRule, first_exits
 from mahler.fills.travel import travel
 from mahler.panel import Panel
-from mahler.paths import Paths, trace
-from mahler.schema import Side, Table
+from mahler.paths import Paths, trace_at
+from mahler.schema import CANDIDATE, Side, Table
+from mahler.screen import Entry, best, groups, identity, offers, pays_enough, score
 
 MID, NATURAL = 0.5, 1.0
-RESOLUTION = 1e-4                # of break-even travel: a hundredth of a percent of the quote
+RESOLUTION = 1e-3                # of break-even travel: a tenth of a percent of the quote
+QUOTES = ("short_bid", "short_ask", "long_bid", "long_ask")
+ROUNDING = 1e-9                  # of a score: far above the last bits in which two ways of adding differ
+PIECES = 4                       # of the axis; in each the spreads that can be candidates are found by themselves
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Credits (n,) and costs to close (m,) at the mid and across the quote, dollars per share."""
+class Offers:
+    """Every spread that is a candidate at some travel, with what it takes to price it at any.
 
-    credit_mid: np.ndarray
-    credit_natural: np.ndarray
-    close_mid: np.ndarray
-    close_natural: np.ndarray
+    `spreads` (n,) has the columns of schema.CANDIDATE at the mid, `quotes` those of QUOTES. Dollars per share.
+    """
 
-
-def prices(candidates: Table, chains: Chains, panel: Panel) -> Prices:
-    """Both ends of the prices of every candidate and of its path."""
-    credits, closes = [], []
-    for share in (MID, NATURAL):
-        fill = partial(travel, travel=share)
-        credit = np.full(len(candidates["day"]), np.nan)
-        for t, ticker in enumerate(chains.tickers):
-            chain = chains[ticker]
-            for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
-                i = np.flatnonzero((candidates["ticker"] == t) & (candidates["side"] == side))
-                bid, ask = getattr(chain, f"{leg}_bid"), getattr(chain, f"{leg}_ask")
-                short, long = candidates["short_row"][i], candidates["long_row"][i]
-                credit[i] = fill(bid[short], ask[short])[0] - fill(bid[long], ask[long])[1]
-        credits.append(credit)
-        closes.append(trace(candidates, chains, panel, fill).close)
-    return Prices(*credits, *closes)
+    spreads: Table
+    quotes: Table                # (n,), at entry
+    paths: Paths                 # closed at the mid
+    close_natural: np.ndarray    # (m,)
 
 
-def at(share: float, candidates: Table, paths: Paths, known: Prices) -> tuple[Table, Paths]:
-    """Candidates and paths as they are when every fill travels `share` of the quote, 0.5 to 1."""
+def read(chains: Chains, panel: Panel, entry: Entry, first_day: int) -> Offers:
+    """All that could be sold from session `first_day` on at any travel, and its paths at both ends."""
+    ends = (partial(travel, travel=MID), partial(travel, travel=NATURAL))
+    kept = []
+    for t, ticker in enumerate(chains.tickers):
+        spreads = offers(chains, t, panel, entry, ends, first_day)
+        spreads |= _quotes(spreads, chains[ticker])
+        rows = _reachable(spreads, entry)
+        kept.append({name: column[rows] for name, column in spreads.items()})
+    spreads = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    spreads["spread_id"] = identity(spreads)
+    at_mid, crossed = trace_at(spreads, chains, panel, ends)
+    return Offers({name: spreads[name] for name in CANDIDATE.names}, {name: spreads[name] for name in QUOTES},
+                  at_mid, crossed.close)
+
+
+def _quotes(spreads: Table, chain: Chain) -> Table:
+    """The quotes of both legs at entry, dollars per share: (n,) each."""
+    quotes = {name: np.full(len(spreads["day"]), np.nan) for name in QUOTES}
+    for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
+        i = np.flatnonzero(spreads["side"] == side)
+        for name in QUOTES:
+            which, _, what = name.partition("_")
+            quotes[name][i] = getattr(chain, f"{leg}_{what}")[spreads[f"{which}_row"][i]]
+    return quotes
+
+
+def _reachable(spreads: Table, entry: Entry) -> np.ndarray:
+    """Which spreads, with their quotes, can be among the best of their side and day at some travel: ascending indices.
+
+    Scores fall as the travel rises. So within a piece of the axis no spread is among the best whose score where the
+    piece begins is below that which the last of the best has where it ends.
+    """
+    _, group = np.unique(groups(spreads), return_inverse=True)
+    kept = np.zeros(len(group), bool)
+    width, delta = spreads["width"], spreads["delta"]
+    edges = np.linspace(MID, NATURAL, PIECES + 1)
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        most, least = (_credit(spreads, share) for share in (first, last))
+        somewhere = np.flatnonzero(pays_enough(most, least, width, entry))
+        throughout = np.flatnonzero(pays_enough(least, most, width, entry))
+        lowest = score(least[throughout], width[throughout], delta[throughout])
+        threshold = _last_of_best(group, throughout, lowest, entry.per_day)[group[somewhere]]
+        # A credit may be all of the width where the piece begins, and its score without bound after that.
+        below = np.minimum(most[somewhere], width[somewhere] * (1.0 - ROUNDING))
+        highest = score(below, width[somewhere], delta[somewhere])
+        kept[somewhere[(highest >= threshold - ROUNDING) | (most[somewhere] >= width[somewhere])]] = True
+    return np.flatnonzero(kept)
+
+
+def _last_of_best(group: np.ndarray, rows: np.ndarray, scores: np.ndarray, per_day: int) -> np.ndarray:
+    """The score of the last of the best `per_day` of `rows` in each group; minus infinity where there are fewer."""
+    order = np.lexsort((-scores, group[rows]))
+    of_group, n = np.unique(group[rows], return_counts=True)
+    full = n >= per_day
+    found = np.full(group.max(initial=-1) + 1, -np.inf)
+    found[of_group[full]] = scores[order[(np.cumsum(n) - n)[full] + per_day - 1]]
+    return found
+
+
+def _credit(quotes: Table, share: float) -> np.ndarray:
+    """What each spread pays at a travel, dollars per share: (n,)."""
+    return (travel(quotes["short_bid"], quotes["short_ask"], travel=share)[0]
+            - travel(quotes["long_bid"], quotes["long_ask"], travel=share)[1])
+
+
+def at(share: float, offered: Offers, entry: Entry, rule: ExitRule, costs: Costs,
+       sessions: np.ndarray) -> tuple[Table, Paths, Table]:
+    """Candidates, paths and exits where every fill travels `share` of the quote, 0.5 to 1.
+
+    The paths are for a walk: each begins at its `start`, and they lie in no order.
+    """
+    credit = _credit(offered.quotes, share)
+    paying = np.flatnonzero(pays_enough(credit, credit, offered.spreads["width"], entry))
+    spreads = {name: column[paying] for name, column in (offered.spreads | {"credit": credit}).items()}
+    spreads |= {"max_loss": spreads["width"] - spreads["credit"],
+                "score": score(spreads["credit"], spreads["width"], spreads["delta"])}
+    rows = best(spreads, entry.per_day)
+    candidates = {name: column[rows] for name, column in spreads.items()}
+
+    # The exits of all are computed in place: cheaper than to gather the paths of some.
     weight = (share - MID) / (NATURAL - MID)
-    credit = known.credit_mid + weight * (known.credit_natural - known.credit_mid)
-    close = known.close_mid + weight * (known.close_natural - known.close_mid)
-    risk_fraction = np.where(credit > 0.0, candidates["risk_fraction"], 0.0)
-    repriced = candidates | {"credit": credit, "max_loss": candidates["width"] - credit, "risk_fraction": risk_fraction}
-    return repriced, replace(paths, close=close)
+    close = offered.paths.close + weight * (offered.close_natural - offered.paths.close)
+    exits = first_exits(offered.spreads | {"credit": credit}, replace(offered.paths, close=close), rule, costs, sessions)
+    mine = paying[rows]
+    paths = replace(offered.paths, start=np.append(offered.paths.start[mine], len(offered.paths.mid)))
+    return candidates, paths, {name: column[mine] for name, column in exits.items()}
 
 
 def break_even(pnl: Callable[[float], float]) -> dict[str, float]:
     """Metrics of the fill axis, from the total P&L in dollars as a function of the share travelled.
 
     `pnl_at_mid` and `pnl_at_natural`, and `break_even_travel` between them, by bisection; it is absent where
-    the P&L has one sign at both ends: such a book loses at the mid, or earns even across the quote.
+    the P&L has one sign at both ends: such a book loses at the mid, or earns even across the quote. The P&L is a
+    function with steps, for candidates come and go: where it crosses zero more than once, this is one of the places.
     """
     low, high = MID, NATURAL
     ends = {"pnl_at_mid": pnl(low), "pnl_at_natural": pnl(high)}

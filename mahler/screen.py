@@ -72,7 +72,12 @@ def _liquid(bid: np.ndarray, ask: np.ndarray, volume: np.ndarray, open_interest:
     return usable(bid, ask) & enough & narrow
 
 
-def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fill: Fill,
+def pays_enough(most: np.ndarray, least: np.ndarray, width: np.ndarray | float, entry: Entry) -> np.ndarray:
+    """Whether some credit from `least` to `most`, dollars per share, is worth a spread's width, and less than it."""
+    return (most > 0.0) & (least < width) & (most >= entry.min_credit_to_width * width)
+
+
+def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fills: tuple[Fill, Fill],
                      iv_percentile: np.ndarray, first_day: int, count: Callable[[str, np.ndarray], None]) -> Table:
     """All spreads of one side and width that the rules would sell, in chain order, before ranking."""
     expiry = chain.contract_expiry.astype("datetime64[D]").astype(np.int64)
@@ -95,8 +100,8 @@ def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fill:
     short, long = short[keep], long[keep]
     count("liquid", chain.day[short])
 
-    credit = fill(bid[short], ask[short])[0] - fill(bid[long], ask[long])[1]
-    keep = (credit > 0.0) & (credit < width) & (credit >= entry.min_credit_to_width * width)
+    credit, least = (fill(bid[short], ask[short])[0] - fill(bid[long], ask[long])[1] for fill in fills)
+    keep = pays_enough(credit, least, width, entry)
     short, long, credit = short[keep], long[keep], credit[keep]
     count("paid_enough", chain.day[short])
 
@@ -121,14 +126,22 @@ def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fill:
     }
 
 
-def _best(spreads: Table, per_day: int) -> np.ndarray:
-    """Indices, ascending, of the best `per_day` of each side and day; ties keep the order of the rows."""
-    n = len(spreads["day"])
-    order = np.lexsort((-spreads["score"], spreads["side"], spreads["day"]))
-    group = spreads["day"][order].astype(np.int64) * 2 + spreads["side"][order]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
+def best(spreads: Table, per_day: int) -> np.ndarray:
+    """Indices of the best `per_day` spreads of each ticker, side and day, by day and then score, the best first.
+
+    Ties keep the order of the rows.
+    """
+    n, group = len(spreads["day"]), groups(spreads)
+    order = np.lexsort((-spreads["score"], group))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     rank = np.arange(n) - np.repeat(starts, np.diff(starts, append=n))
-    return np.sort(order[rank < per_day])
+    kept = np.sort(order[rank < per_day])
+    return kept[np.lexsort((-spreads["score"][kept], spreads["day"][kept]))]
+
+
+def groups(spreads: Table) -> np.ndarray:
+    """A number for each ticker, day and side, int64 (n,): among the spreads of one the best are candidates."""
+    return (spreads["ticker"].astype(np.int64) << 32) + spreads["day"] * 2 + spreads["side"]
 
 
 def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: int = 0) -> tuple[Table, Table]:
@@ -141,45 +154,55 @@ def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: in
     candidates : Table of schema.CANDIDATE, (n,)
     funnel : Table with an int64 array (n_days, n_tickers) for each of STAGES
     """
-    n_days, n_tickers = len(chains.sessions), len(chains.tickers)
-    funnel: Table = {stage: np.zeros((n_days, n_tickers), np.int64) for stage in STAGES}
+    funnel = _nothing_counted(chains)
     kept = []
-    for t, ticker in enumerate(chains.tickers):
-        chain = chains[ticker]
-
-        def count(stage: str, day: np.ndarray, t: int = t) -> None:
-            if stage == "in_dte_window":                   # the same strikes for each side and width
-                funnel[stage][:, t] = day
-            else:
-                funnel[stage][:, t] += np.bincount(day, minlength=n_days)
-
-        parts = [_spreads_of_side(chain, side, float(width), entry, fill, panel.iv_percentile[:, t], first_day, count)
-                 for side in entry.sides for width in sorted(entry.widths)]
-        funnel["in_delta_window"][:, t] //= len(entry.widths)          # each width found the same short legs
-        spreads = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        last_day = np.searchsorted(chains.sessions, spreads["expiry"], side="right") - 1
-        # Row order is (expiry, strike, day); the sort is stable, so sides and widths stay in their order.
-        order = np.argsort(spreads["short_row"], kind="stable")
-        order = order[(last_day > spreads["day"])[order] | (spreads["expiry"] > chains.sessions[-1])[order]]
-        # On the eve of a split every spread is closed, so none that lives through it is opened.
-        eve = splits.eve(chains.sessions, spreads["day"], spreads["expiry"], panel.splits.get(ticker, splits.NONE))
-        order = order[(eve != spreads["day"])[order]]
-        spreads = {name: column[order] for name, column in spreads.items()}
-        best = _best(spreads, entry.per_day)
-        spreads = {name: column[best] for name, column in spreads.items()}
-        spreads["ticker"] = np.full(len(best), t, np.int16)
-        count("ranked", spreads["day"])
-        kept.append(spreads)
-
+    for t in range(len(chains.tickers)):
+        offered = offers(chains, t, panel, entry, (fill, fill), first_day, funnel)
+        rows = best(offered, entry.per_day)
+        kept.append({name: column[rows] for name, column in offered.items()})
     candidates = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
     order = np.lexsort((-candidates["score"], candidates["day"]))
     candidates = {name: column[order] for name, column in candidates.items()}
-    candidates["spread_id"] = _identity(candidates)
+    candidates["spread_id"] = identity(candidates)
+    np.add.at(funnel["ranked"], (candidates["day"], candidates["ticker"]), 1)
     return {name: np.ascontiguousarray(candidates[name], dtype=schema.CANDIDATE[name])
             for name in schema.CANDIDATE.names}, funnel
 
 
-def _identity(candidates: Table) -> np.ndarray:
+def _nothing_counted(chains: Chains) -> Table:
+    return {stage: np.zeros((len(chains.sessions), len(chains.tickers)), np.int64) for stage in STAGES}
+
+
+def offers(chains: Chains, t: int, panel: Panel, entry: Entry, fills: tuple[Fill, Fill], first_day: int,
+           funnel: Table | None = None) -> Table:
+    """Every spread of ticker `t` that the rules would sell, whatever its rank, at a fill between the best and the worst.
+
+    In the order of expiry, short strike, day, side and width. The columns are those of schema.CANDIDATE without
+    `spread_id`, the credit that at the best of the two `fills`. `funnel` is counted up to the rank.
+    """
+    chain, counted = chains[chains.tickers[t]], _nothing_counted(chains) if funnel is None else funnel
+
+    def count(stage: str, day: np.ndarray) -> None:
+        if stage == "in_dte_window":                       # the same strikes for each side and width
+            counted[stage][:, t] = day
+        else:
+            counted[stage][:, t] += np.bincount(day, minlength=len(chains.sessions))
+
+    parts = [_spreads_of_side(chain, side, float(width), entry, fills, panel.iv_percentile[:, t], first_day, count)
+             for side in entry.sides for width in sorted(entry.widths)]
+    counted["in_delta_window"][:, t] //= len(entry.widths)             # each width found the same short legs
+    spreads = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    last_day = np.searchsorted(chains.sessions, spreads["expiry"], side="right") - 1
+    # Row order is (expiry, strike, day); the sort is stable, so sides and widths stay in their order.
+    order = np.argsort(spreads["short_row"], kind="stable")
+    order = order[(last_day > spreads["day"])[order] | (spreads["expiry"] > chains.sessions[-1])[order]]
+    # On the eve of a split every spread is closed, so none that lives through it is opened.
+    eve = splits.eve(chains.sessions, spreads["day"], spreads["expiry"], panel.splits.get(chain.ticker, splits.NONE))
+    order = order[(eve != spreads["day"])[order]]
+    return {name: column[order] for name, column in spreads.items()} | {"ticker": np.full(len(order), t, np.int16)}
+
+
+def identity(candidates: Table) -> np.ndarray:
     """A small integer for each distinct pair of legs: int32 (n,)."""
     legs = np.stack([candidates["ticker"].astype(np.float64), candidates["side"].astype(np.float64),
                      candidates["expiry"].astype(np.int64).astype(np.float64),

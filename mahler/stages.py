@@ -23,13 +23,13 @@ from mahler.data.store import Chains
 from mahler.fills import Fill
 from mahler.panel import Panel
 from mahler.paths import Paths, trace
-from mahler.repricing import Prices
+from mahler.repricing import Offers
 from mahler.regime import Multipliers
 from mahler.schema import CANDIDATE, ConfigError, Table
 from mahler.screen import STAGES, Entry, screen
 
 _PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known", "split_eve")
-_recent: dict[str, Opportunities | Prices | Quality] = {}
+_recent: dict[str, Opportunities | Offers | Quality] = {}
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,26 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
     return found
 
 
-def prices(found: Opportunities, chains: Chains, panel: Panel, folder: Path | None) -> Prices:
-    """What the candidates and their paths cost at the mid and across the quote; kept like the rest."""
-    key = cache.fingerprint("prices", cache.code_version(), found.fingerprint)
-    if key not in _recent:
-        arrays = cache.load(folder, key) if folder else None
-        if arrays is None:
-            arrays = asdict(repricing.prices(found.candidates, chains, panel))
-            if folder:
-                cache.store(folder, key, arrays)
-        _remember(key, Prices(**arrays))
-    return _recent[key]
+def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: Path | None) -> Offers:
+    """What could be sold at any travel of the quote, with its prices at both ends; kept like the rest."""
+    key = cache.fingerprint("offers", cache.code_version(), panel.fingerprint, asdict(entry), int(first_day))
+    if key in _recent:
+        return _recent[key]
+    arrays = cache.load(folder, key) if folder else None
+    if arrays is None:
+        found = repricing.read(chains, panel, entry, first_day)
+        if folder:
+            cache.store(folder, key, {f"spread.{name}": found.spreads[name] for name in CANDIDATE.names}
+                        | {f"path.{name}": getattr(found.paths, name) for name in _PATHS}
+                        | found.quotes | {"close_natural": found.close_natural})
+    else:
+        found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in repricing.QUOTES},
+                       Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
+    _remember(key, found)
+    return found
 
 
-def _remember(key: str, found: Opportunities | Prices | Quality, most: int = 9) -> None:
+def _remember(key: str, found: Opportunities | Offers | Quality, most: int = 9) -> None:
     while len(_recent) >= most:
         _recent.pop(next(iter(_recent)))
     _recent[key] = found
@@ -148,9 +154,13 @@ def prepare(chains: Chains, series: Daily | None, entry: Entry, fill: Fill, clas
     return Prepared(chains, of_days, found, labels(classifier, of_days, folder), first_day)
 
 
-def sized(prepared: Prepared, regime: Multipliers, sizing: Callable[..., Table]) -> Table:
-    """The candidates with the columns of a config: regime, multiplier, risk_fraction, max_contracts (n,) each."""
-    candidates = prepared.found.candidates
+def sized(prepared: Prepared, regime: Multipliers, sizing: Callable[..., Table],
+          candidates: Table | None = None) -> Table:
+    """The candidates with the columns of a config: regime, multiplier, risk_fraction, max_contracts (n,) each.
+
+    Those that were found, or, at another fill, the `candidates` that are given.
+    """
+    candidates = prepared.found.candidates if candidates is None else candidates
     label = prepared.labels[candidates["day"], candidates["ticker"]]
     columns = candidates | {"regime": label, "multiplier": regime.multiplier(label)}
     return columns | sizing(columns, prepared.panel, columns["multiplier"])

@@ -75,13 +75,13 @@ def default_config(*overrides: str):
 def cold(universe: str) -> None:
     """One cold run in this process: no cache, imports done first. Prints seconds per stage as JSON."""
 
-    from mahler import metrics, panel as panels
+    from mahler import metrics, panel as panels, repricing
     from mahler.commands import backtest as command
     from mahler.data import store
     from mahler.exits import first_exits
     from mahler.paths import trace
     from mahler.screen import screen
-    from mahler.simulate import simulate
+    from mahler.simulate import simulate, walk
 
     config = default_config(f"universe={universe}", "classifier=rule")
     series = command.source_module(config.data).series(**config.data.keywords)
@@ -115,6 +115,19 @@ def cold(universe: str) -> None:
     lap("simulate")
     metrics.summary(ledger)
     lap("metrics")
+    offered = repricing.read(chains, panel, config.entry, 0)
+
+    def pnl(share: float) -> float:
+        found, traced, ends = repricing.at(share, offered, config.entry, config.exit, config.costs, chains.sessions)
+        at = (found["day"], found["ticker"])
+        columns = found | {"regime": labels[at], "multiplier": config.regime.multiplier(labels)[at]}
+        columns |= config.sizing(columns, panel, columns["multiplier"])
+        contracts, *_ = walk(columns, traced, ends, panel, config.limits, config.breaker, config.costs,
+                             initial_equity=config.initial_equity, first_day=0)
+        return float(contracts @ ends["pnl"])
+
+    repricing.break_even(pnl)
+    lap("fill axis")
     rows = sum(len(chains[t].day) for t in chains.tickers)
     print(json.dumps({"stages": marks, "rows": rows, "candidates": len(candidates["day"]),
                       "path_entries": len(paths.mid), "trades": len(ledger.trades["pnl"]),

@@ -155,3 +155,9 @@ def test_the_same_ledger_gives_the_same_page(ledger):
 def test_numbers_are_written_as_a_desk_writes_them():
     assert [figures.percent(x) for x in (0.0435, 0.699, -0.5, 0.0)] == ["4.35 %", "69.9 %", "-50.0 %", "0.00 %"]
     assert [figures.dollars(x) for x in (1234.5, -12.345, -1234.5, 0.0)] == ["$1,234", "-$12.35", "-$1,234", "$0.00"]
+
+
+def test_a_warning_stands_above_every_number_of_the_page_and_is_escaped(ledger):
+    page = figures.run_page(ledger, metrics.summary(ledger), "t", "s", synthetic=False, warnings=["rounding <erases>"])
+    assert page.index("rounding &lt;erases&gt;") < page.index("<svg") and "<erases>" not in page
+    assert "warning\"" not in figures.run_page(ledger, metrics.summary(ledger), "t", "s", synthetic=False)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 
 import numpy as np
+import pytest
+import yaml
 
-from mahler import findings
+from mahler import backtesting, findings, home, ledger as ledgers, tracking
 from mahler.schema import TRADE
-from tests.conftest import PERIOD
+from tests.conftest import PERIOD, default_config
 from tests.test_pipeline import mahler
 
 
 class _Ledger:
-    """A ledger of which only trades and counts are looked at."""
+    """A ledger of which only trades, account and counts are looked at: a session for each trade's P&L."""
 
     def __init__(self, *trades: tuple[str, str, float], dropped: dict[str, int] | None = None) -> None:
         self.trades = {name: np.array([0] * len(trades), TRADE[name]) for name in TRADE.names}
@@ -21,21 +25,57 @@ class _Ledger:
         self.trades["side"] = np.array(["put"] * len(trades), object)
         self.trades["pnl"] = np.array([pnl for _, _, pnl in trades], float)
         self.counts = {f"dropped_sessions.{t}": float(n) for t, n in (dropped or {}).items()}
+        self.initial_equity = 1000.0
+        self.account = {"date": self.trades["date"], "equity": 1000.0 + np.cumsum(self.trades["pnl"])}
+
+
+def _joint() -> findings.Shared:
+    joint = _Ledger(("2019-01-02", "SPY", 50.0), ("2019-01-03", "QQQ", -20.0), ("2019-01-04", "SPY", 7.0),
+                    dropped={"QQQ": 0, "SPY": 7})
+    singles = [_Ledger(("2019-01-02", "SPY", 60.0), ("2019-01-05", "SPY", 30.0)),
+               _Ledger(("2019-01-03", "QQQ", -25.0), ("2019-01-07", "QQQ", -90.0), ("2019-01-08", "QQQ", 10.0))]
+    return findings.joint_and_singles(joint, singles)
 
 
 def test_what_sharing_the_limits_cost_and_saved_are_the_trades_that_were_not_made_together() -> None:
-    joint = _Ledger(("2019-01-02", "SPY", 50.0), ("2019-01-03", "QQQ", -20.0), dropped={"QQQ": 0, "SPY": 7})
-    singles = [_Ledger(("2019-01-02", "SPY", 60.0), ("2019-01-04", "SPY", 30.0)),
-               _Ledger(("2019-01-03", "QQQ", -25.0), ("2019-01-07", "QQQ", -90.0), ("2019-01-08", "QQQ", 10.0))]
-    total = findings.joint_and_singles(joint, singles)
-    assert (total.joint_pnl, total.singles_pnl) == (30.0, -15.0)
-    assert (total.missed, total.cost, total.saved) == (3, 40.0, 90.0)
+    total = _joint()
+    assert (total.joint_pnl, total.singles_pnl) == (37.0, -15.0)
+    assert (total.missed, total.cost, total.saved) == ((2, 1), 40.0, 90.0)
+    assert (total.both, total.resized) == (2, -5.0)              # 50 for 60, and -20 for -25
+    assert (total.extra, total.added) == (1, 7.0)                # of a day on which the single had no room
     assert total.dropped == {"QQQ": 0.0, "SPY": 7.0}
 
 
-def test_a_study_of_one_universe_has_no_joint_run() -> None:
-    rows = [{"name": "a", "tags.universe": "SPY"}, {"name": "b", "tags.universe": "SPY"}]
-    assert findings.joint_run(rows, lambda row: None) is None
+def test_the_steps_from_the_singles_to_the_joint_run_add_up() -> None:
+    total = _joint()
+    first, *steps, last = findings.bridge(total)
+    assert first[2] + sum(amount for _, _, amount in steps) == last[2] == total.joint_pnl
+    assert total.singles_account["pnl"].tolist() == [60.0, 35.0, 35.0]       # on the sessions of the joint run
+
+
+def _row(universe: str, run_id: str, **params: str) -> dict:
+    return {"name": f"{universe} control", "run_id": run_id, "started": run_id, "tags.universe": universe,
+            "tags.data_source": "s", "params.study": "x", **{f"params.{key}": value for key, value in params.items()}}
+
+
+def test_a_joint_run_is_set_beside_its_singles_whatever_else_is_in_the_study() -> None:
+    ledgers = {}
+
+    def read(row):
+        return ledgers.setdefault(row["run_id"], _Ledger(("2019-01-02", row["run_id"], 1.0)))
+
+    study = [_row("QQQ", "1", limits="a"), _row("SPY", "2", limits="a"), _row("QQQ,SPY", "3", limits="a")]
+    assert [name for name, _ in findings.shared(study, read)] == ["QQQ,SPY control"]
+    more = [*study, _row("IWM", "4", limits="a"), _row("SPY", "5", limits="b"), _row("QQQ,SPY", "6", limits="b"),
+            _row("QQQ", "7", limits="a")]
+    assert [name for name, _ in findings.shared(more, read)] == ["QQQ,SPY control"]
+    assert "6" not in ledgers and "7" in ledgers, "other limits are another portfolio, and the newest of equals counts"
+    assert findings.shared(study[:2], read) == []
+
+
+def test_of_runs_of_one_name_the_newest_is_compared() -> None:
+    rows = [_row("QQQ", "2"), _row("SPY", "3"), _row("QQQ", "1")]
+    assert [row["run_id"] for row in findings.newest(rows)] == ["2", "3"]
 
 
 def test_the_words_that_all_names_share_are_left_out_of_a_column() -> None:
@@ -50,12 +90,60 @@ def test_an_undefined_metric_is_a_dash_and_a_reason_that_never_occurred_has_no_c
     assert findings.rejections(rows) == [{"run": "a", "candidates": "5", "admitted": "3", "no_cash": "2"}]
 
 
-def test_a_study_of_several_universes_is_compared_from_the_command_line(at_home) -> None:
+def test_a_study_of_several_universes_is_compared_and_reported_from_the_command_line(at_home) -> None:
     done = mahler(at_home, "backtest", "-m", *PERIOD, "classifier=rule", "study=together", "universe=spy,qqq,spy_qqq")
     assert done.returncode == 0, done.stderr
+    extra = mahler(at_home, "backtest", *PERIOD, "classifier=rule", "study=together", "universe=spy", "regime=prod",
+                   "sizing=fixed_contracts")
+    assert "rounding erases" in extra.stdout
     shown = mahler(at_home, "compare", "study=together")
     assert shown.returncode == 0, shown.stderr
-    for words in ("Stress windows", "covid_2020", "The singles added up", "sharing the limits cost", "max_positions"):
+    for words in ("Stress windows: return, %", "covid", "the singles, added up", "losers that there was no room for",
+                  "already", "rounding erases the multipliers"):
         assert words in shown.stdout
+    page = Path(re.search(r"Figures: (.*)", shown.stdout)[1]).read_text()
+    assert page.count("<img") == 5 and "SYNTHETIC MARKET: together" in page and "rounding erases" in page
     unknown = mahler(at_home, "compare", "study=nothing")
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1
+
+
+def test_the_joint_run_of_a_study_is_the_singles_and_its_steps_to_the_cent(at_home) -> None:
+    rows = findings.newest(tracking.runs("together"))
+    (_, one), = findings.shared(rows, lambda row: ledgers.read(row["artifacts"]))
+    first, *steps, last = findings.bridge(one)
+    assert first[2] + sum(amount for _, _, amount in steps) == pytest.approx(last[2], abs=0.005)
+    by = {row["tags.universe"]: ledgers.read(row["artifacts"]).account["equity"] for row in rows
+          if row["params.regime.multipliers"] == "[1.0, 1.0, 1.0, 1.0]"}
+    assert last[2] == pytest.approx(by["QQQ,SPY"][-1] - 100_000.0, abs=0.005)
+    assert first[2] == pytest.approx(by["QQQ"][-1] + by["SPY"][-1] - 200_000.0, abs=0.01)
+    assert one.joint_account["pnl"][-1] == pytest.approx(last[2], abs=0.005)
+    assert one.singles_account["pnl"][-1] == pytest.approx(first[2], abs=0.01)
+
+
+def test_a_study_with_one_run_of_a_universe_is_reported_without_a_verdict(at_home) -> None:
+    """The study of the test above: three universes, and one run more of one of them."""
+    done = mahler(at_home, "report", "study=together")
+    assert done.returncode == 0 and "nothing to judge" in done.stdout, done.stderr
+    folder = at_home / "experiments" / "together"
+    readme = (folder / "README.md").read_text()
+    drawn = set(re.findall(r"\]\((\S*?\.svg)\)", readme))
+    assert drawn == {path.name for path in folder.glob("*.svg")} and len(drawn) == 5
+    assert readme.startswith("# SYNTHETIC MARKET") and "sessions dropped because another ticker lacks them" in readme
+
+
+@pytest.mark.parametrize("option", ["tight", "moderate", "loose", "wide_open", "single_only"])
+def test_heat_binds_in_every_option_of_the_limits_grid_at_its_larger_size(at_home, option) -> None:
+    """A study named limits that never tests heat would be a poor one; rejected, or shrunk to what is left."""
+    study = yaml.safe_load((home.conf_dir() / "experiment/limits_grid.yaml").read_text())
+    fractions = str(study["hydra"]["sweeper"]["params"]["sizing.fraction"]).split(",")
+    bound = {}
+    for fraction in fractions:
+        config = default_config(*PERIOD, "universe=spy_qqq", "classifier=rule", f"limits={option}",
+                                f"sizing.fraction={fraction}")
+        ledger = backtesting.backtest(config, backtesting.prepare(config, *backtesting.market(config)))
+        size = ledger.trades["contracts"] * (100.0 * ledger.trades["max_loss"] + config.costs.round_trip)
+        row = np.searchsorted(ledger.account["date"], ledger.trades["date"])
+        shrunk = size + config.costs.round_trip + 500.0 < float(fraction) * ledger.account["equity"][row]
+        rejected = sum(n for reason, n in ledger.counts.items() if reason.startswith("rejected.max_heat"))
+        bound[fraction] = rejected + shrunk.sum()
+    assert bound[fractions[0]] == 0 < bound[fractions[-1]] or option == "single_only", bound

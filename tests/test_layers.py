@@ -23,7 +23,7 @@ LAYERS = [
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
     ["figures", "data_page", "document", "report_figures", "evaluation_figures", "tracking"],
-    ["findings", "report", "evaluated", "evaluation_report", "explain", "promotion", "scan", "monitoring"],
+    ["findings", "comparison", "report", "evaluated", "evaluation_report", "explain", "promotion", "scan", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]

@@ -139,7 +139,7 @@ def test_a_readme_with_its_figures_and_a_page_in_mlflow_are_written(home):
     assert set(re.findall(r"\]\((.*?\.svg)\)", readme)) == {path.name for path in folder.glob("*.svg")}
     (row,) = tracking.runs("regime_grid", kind="report")
     page = (row["artifacts"] / "report.html").read_text()
-    assert readme.count("](QQQ-") == page.count("<img") == 5
+    assert readme.count("](QQQ-") == page.count("<img") == 7
     assert row["tags.validations"] == tracking.runs("regime_grid", kind="validation")[0]["run_id"]
 
 
@@ -148,7 +148,7 @@ def test_the_same_study_gives_the_same_bytes_and_one_run(home):
     folder = home / "experiments" / "real"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     command.run(Report("real", []))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and len(before) == 6
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and len(before) == 8
     assert len(tracking._search(["real"], "tags.kind = 'report'", most=None)) == 1
 
 
@@ -278,7 +278,7 @@ def test_what_a_user_writes_is_escaped_in_the_page_in_markdown_and_in_figures(ho
 def test_the_page_needs_no_other_file(home):
     page = document.page(blocks("regime_grid"), "t")
     assert not re.search(r"https?:|href=|url\(|@import", page)
-    assert re.findall(r'src="(.{11})', page) == ["data:image/"] * 5
+    assert re.findall(r'src="(.{11})', page) == ["data:image/"] * 7
 
 
 def test_figures_are_small(home):

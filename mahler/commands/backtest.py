@@ -56,9 +56,11 @@ def run(config: Backtest) -> float:
         ledger = backtest(config, prepared)
         ledgers.check(ledger)
         summary = metrics.summary(ledger, risk_free=config.risk_free) | fill_axis(config, prepared)
-        page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic)
+        rounded = rounded_away(config, summary)
+        page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic, warnings=rounded)
         tracking.tag(active, {f"source.{what}": where for what, where in prepared.panel.sources.items()}
-                     | {"quality": quality.worst(judged, config.period.start.year, config.period.end.year)})
+                     | {"quality": quality.worst(judged, config.period.start.year, config.period.end.year)}
+                     | ({"rounding": "; ".join(rounded)} if rounded else {}))
         tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page,
                      files={"quality.html": data_page.page(judged, f"{chains.source} chains", synthetic=synthetic),
                             "quality.json": quality.to_json(judged)})
@@ -67,7 +69,8 @@ def run(config: Backtest) -> float:
         ledgers.write_export(ledger, config.export_trades)
     report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
     warn_of_coverage(config, prepared)
-    warn_of_rounding(config, summary)
+    for warning in rounded:
+        say(f"  {warning}")
     return summary.get("sharpe", np.nan)
 
 
@@ -148,11 +151,11 @@ def warn_of_coverage(config: Backtest, prepared: Prepared) -> None:
             say(f"  {what}: {where}")
 
 
-def warn_of_rounding(config: Backtest, summary: dict[str, float]) -> None:
-    """Say so where whole contracts erase the difference between multipliers: such a run tests nothing."""
+def rounded_away(config: Backtest, summary: dict[str, float]) -> list[str]:
+    """Where whole contracts erase the difference between multipliers, in words: such a run tests nothing of them."""
     nominal = {r.name.lower(): m for r, m in zip(list(Regime)[1:], config.regime.multipliers, strict=True)}
     prefix = "effective_multiplier."
     effective = {k.removeprefix(prefix): v for k, v in summary.items() if k.startswith(prefix)}
-    for a, b in erased(nominal, effective):
-        say(f"  rounding erases the multipliers of {a} ({nominal[a]:g}) and {b} ({nominal[b]:g}): both are "
-            f"{effective[a]:.2f} in whole contracts; a larger sizing or initial_equity would tell them apart")
+    return [f"rounding erases the multipliers of {a} ({nominal[a]:g}) and {b} ({nominal[b]:g}): both are "
+            f"{effective[a]:.2f} in whole contracts; a larger sizing or initial_equity would tell them apart"
+            for a, b in erased(nominal, effective)]

@@ -70,7 +70,7 @@ def again(row: dict[str, Any], ledger: Ledger) -> tuple[Backtest, Prepared]:
     try:
         config = load(OmegaConf.load(row["artifacts"] / "config.yaml"), Backtest)
     except ConfigError as error:
-        raise ConfigError(f"{what}: its config is not one of this version of Mahler: {error}") from error
+        raise ConfigError(f"{what}: its config is not one of this version of Mahler: {error}; run it again") from error
     chains, series = market(config)
     prepared = prepare(config, chains, series)
     gap = ledgers.difference(ledger, backtest(config, prepared))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mahler import cache, document, evaluated, evaluation_report, home, ledger as ledgers, report, tracking
+from mahler import cache, document, evaluated, evaluation_report, findings, home, ledger as ledgers, report, tracking
+from mahler.commands.compare import definition, document_of, logged
 from mahler.config import Report
 from mahler.data import store
+from mahler.findings import Row
 from mahler.report import Family, Study
 from mahler.schema import ConfigError
 from mahler.terminal import say
@@ -24,6 +25,13 @@ def run(config: Report) -> None:
     """Write experiments/<study>/ and log the page as a run of kind report; the same page is one run."""
     if tracking.runs(config.study, kind="evaluation"):
         _evaluations(config)
+        return
+    rows = _incomparable(config.study)
+    if rows:
+        blocks, _ = document_of(config.study, rows)
+        say(f"{config.study}: of some universe there is one run, so there is nothing to judge: the runs side by side")
+        say(f"  {_write(home.project() / 'experiments' / config.study, blocks)}")
+        say(f"  {logged(config.study, 'report', rows, blocks, PAGE)}")
         return
     families = [_family(row) for row in _validations(config.study)]
     study = _study(config.study)
@@ -50,6 +58,17 @@ def _evaluations(config: Report) -> None:
         say(f"{one.answers.name}: {one.judgement.verdict.verdict}")
     say(f"  {readme}")
     say(f"  {artifacts / PAGE}")
+
+
+def _incomparable(study: str) -> list[Row]:
+    """The runs of a study of several universes with one run of some of them; none for any other study.
+
+    Other data are another market, and one run of a market is nothing to choose from: such runs are set side by side, and
+    no verdict is asked for.
+    """
+    rows = findings.newest(tracking.runs(study))
+    universes = Counter(row["tags.universe"] for row in rows)
+    return rows if len(universes) > 1 == min(universes.values()) and not tracking.runs(study, kind="validation") else []
 
 
 def _validations(study: str) -> list[dict[str, Any]]:
@@ -92,17 +111,7 @@ def _older(run_id: str, what: str, study: str) -> dict[str, Any]:
 
 def _study(name: str) -> Study:
     """The study in the words of its own YAML, where there is one."""
-    question, swept = None, {}
-    for path in sorted((home.conf_dir() / "experiment").glob("*.yaml")):
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) or {}
-        if content.get("study") == name:
-            comments = [line[1:].strip() for line in text.splitlines()
-                        if line.startswith("#") and "@package" not in line]
-            question = comments[0].partition(" mahler ")[0] if comments else None
-            params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
-            swept = {key: str(options).split(",") for key, options in params.items()}
-            break
+    question, swept = definition(name)
     return Study(name, question, swept, tracking.count_failed(name), cache.code_version())
 
 
