@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import zipfile
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -479,21 +477,6 @@ def test_a_bad_file_among_several_is_refused_by_name_from_another_process(tmp_pa
     days(tmp_path, 5)
     bad = write_zip(tmp_path, {"pBidPx": "abc"})
     assert f"{bad}: row 2 column pBidPx" in refusal(tmp_path, tmp_path / "store", workers=2)
-
-
-def killed(file: files.DayFile) -> list[files.Reading]:
-    """Reads nothing here, and ends any other process."""
-    if multiprocessing.parent_process() is not None:
-        os._exit(1)
-    return []
-
-
-def test_a_worker_that_is_killed_ends_the_ingest_in_one_line(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(files, "WORTH_A_POOL", 0.0)
-    found = [files.DayFile(np.datetime64(f"2024-01-0{day}"), tmp_path / f"{day}") for day in (2, 3, 4)]
-    with pytest.raises(ConfigError, match="data.workers=2: a worker process was killed, most likely for want of memory"):
-        files.ingest(tmp_path, found, killed, ["SPY"], source="orats", start=None, end=None, max_dte=None,
-                     progress=silent, workers=2)
 
 
 def test_years_are_partitions_and_folders_are_searched(tmp_path: Path) -> None:

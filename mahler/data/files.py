@@ -11,7 +11,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -195,11 +194,7 @@ def _reader(read: Callable[[DayFile], list[Reading]], n_files: int, workers: int
         nonlocal pool, left
         for at, file in enumerate(batch):
             if pool is not None:
-                try:
-                    yield from pool.map(read, batch[at:], chunksize=max(1, min(8, len(batch) // (4 * workers))))
-                except BrokenProcessPool:
-                    raise ConfigError(f"data.workers={workers}: a worker process was killed, most likely for want of "
-                                      "memory: use fewer") from None
+                yield from pool.map(read, batch[at:], chunksize=max(1, min(8, len(batch) // (4 * workers))))
                 return
             begin = time.perf_counter()
             found = read(file)
