@@ -29,6 +29,10 @@ TOO_LITTLE = ("growth", "pnl")
 FEWEST = 30              # trades of a regime, before its mean is one
 
 
+OF_BANDS, OF_SEQUENCES = 0.7, 0.1
+"""Shares of a false-alarm rate: all bands have seven tenths, fills, credit and win rate a tenth each."""
+
+
 @dataclass
 class BandRule:
     """How bands are drawn. The numbers are those of conf/bands/."""
@@ -40,6 +44,10 @@ class BandRule:
     replications: int = number("resampled stretches", 500, 100_000)
     size_multipliers: list[float] = number("a share of the promoted size", 0, 1, open_low=True)
     seed: int = number("a seed", 0, 2**31 - 1)
+
+    def sequence_alpha(self, rate: float) -> float:
+        """What a confidence sequence, of which one side is looked at, is given of `rate`."""
+        return 2.0 * OF_SEQUENCES * rate
 
     def __post_init__(self) -> None:
         schema.check_bounds(self, "bands")
@@ -106,6 +114,7 @@ class Bands:
     largest_size: dict[str, float]               # by size multiplier
     exits: dict[str, float]      # share of trades by reason
     size_zero: float             # share of candidates that did not come to one contract
+    approved: float | None       # share of candidates that the LLM lets through; None without one
     mean_pnl: dict[str, float]   # dollars per contract, of all and by regime
     cusum: Cusum
     bands: dict[str, Band]       # by check; growth and trades are of sessions, the others of trades
@@ -212,13 +221,16 @@ QUANTILES = 201
 AHEAD = 3                # horizons that a stretch is drawn for, so that few end before they have a horizon's trades
 
 
-def bands(ledger: Ledger, *, fill: Fill, rule: BandRule, rng: np.random.Generator) -> Bands:
+def bands(ledger: Ledger, *, fill: Fill, rule: BandRule, rng: np.random.Generator,
+          approved: float | None = None) -> Bands:
     """What `ledger`, the run that is promoted, promises of a paper account that trades like it.
 
     Parameters
     ----------
     fill
         The fill model of the run.
+    approved
+        Share of candidates that the LLM layer let through where it was judged; None without one.
 
     Raises
     ------
@@ -243,7 +255,7 @@ def bands(ledger: Ledger, *, fill: Fill, rule: BandRule, rng: np.random.Generato
         contracts=_counts(t["contracts"]), mean_size=mean_size, largest_size=largest,
         exits={reason: count / int(closed.sum()) for reason, count in _counts(t["exit_reason"][closed]).items()},
         size_zero=ledger.counts.get("rejected.size_zero", 0.0) / max(ledger.counts["candidates"], 1.0),
-        mean_pnl={name: float(mine.mean()) for name, mine in pnl.items()}, cusum=cusum, bands=made)
+        approved=approved, mean_pnl={name: float(mine.mean()) for name, mine in pnl.items()}, cusum=cusum, bands=made)
 
 
 def share_of(fill: Fill) -> float:
@@ -286,8 +298,8 @@ def _calibrated(history: History, drawn: np.ndarray, mean_size: Mapping[str, Map
     cusum = Cusum(CUSUM_K, np.inf, np.inf, _rounded(np.quantile(history.growth, np.linspace(0, 1, QUANTILES))))
     passed = cusum.path(history.growth[drawn[:, :rule.horizon]]).max(axis=1)
     judged = [ends[:, :1] if name.startswith(TOO_LITTLE) else ends for name, ends in worst.items()]
-    watch = sequential.shared_rate(np.column_stack([*judged, passed]), rule.watch)
-    stop = sequential.shared_rate(np.column_stack([worst[name] for name in DECIDES]), rule.stop)
+    watch = sequential.shared_rate(np.column_stack([*judged, passed]), OF_BANDS * rule.watch)
+    stop = sequential.shared_rate(np.column_stack([worst[name] for name in DECIDES]), OF_BANDS * rule.stop)
     h = float(np.quantile(passed, 1.0 - watch))
     made = {name: Band(float(around[name].centre[-1]), _rounded(around[name].below), _rounded(around[name].above),
                        _just_above(sequential.multipliers(ends, watch)),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_BET = 0.75          # of what can be lost at once, by the confidence sequence
-GRID = 1001              # means that a confidence sequence examines
+MOST_BET = 0.9           # of what can be lost at once, by the confidence sequence
+GRID = 501               # means that a confidence sequence examines
 
 
 # ---- CUSUM -----------------------------------------------------------------------------------------------------------
