@@ -260,10 +260,10 @@ def heat(runs: Sequence[tuple[str, np.ndarray, np.ndarray, str, float]]) -> str:
         axes.set_ylim(0.0)
         axes.set_ylabel("heat, % of equity")
         axes.set_title("Open maximum loss over equity, mean of each month; dashed: max_heat")
-        _dated(axes, runs[0][1])
+        dated(axes, runs[0][1])
         figure.legend(loc="outside right upper")
 
-    return _drawn(11.0, 3.2, draw)
+    return drawn(11.0, 3.2, draw)
 
 
 def rejections(names: Sequence[str], reasons: Sequence[str], counts: np.ndarray) -> str:
@@ -286,7 +286,7 @@ def rejections(names: Sequence[str], reasons: Sequence[str], counts: np.ndarray)
         axes.set_title("Traded, or turned away, and for which reason")
         figure.legend(loc="outside right upper")
 
-    return _drawn(11.0, 1.6 + 0.34 * len(names), draw)
+    return drawn(11.0, 1.6 + 0.34 * len(names), draw)
 
 
 def joint(curves: Sequence[tuple[str, Table]], steps: Sequence[tuple[str, int, float]]) -> str:
@@ -302,7 +302,7 @@ def joint(curves: Sequence[tuple[str, Table]], steps: Sequence[tuple[str, int, f
         left.set_ylabel("P&L, thousand dollars")
         left.set_title("One portfolio, and the sum of one for each ticker")
         left.legend(loc="best")
-        _dated(left, curves[0][1]["date"])
+        dated(left, curves[0][1]["date"])
         at = np.arange(len(steps))[::-1]
         begin = np.concatenate(([0.0], np.cumsum([dollars for _, _, dollars in steps[:-1]])))
         begin[-1] = 0.0
@@ -314,7 +314,7 @@ def joint(curves: Sequence[tuple[str, Table]], steps: Sequence[tuple[str, int, f
         right.grid(axis="y", visible=False)
         right.set_xlabel("thousand dollars")
 
-    return _drawn(11.0, 4.0, draw)
+    return drawn(11.0, 4.0, draw)
 
 
 def heat_map(axes_of: tuple[str, str], options: tuple[Sequence[str], Sequence[str]], panels: Mapping[str, np.ndarray],
