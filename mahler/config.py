@@ -479,6 +479,56 @@ class Scan(Backtest):
 
 
 @dataclass
+class Graduate:
+    """Which stage is asked for, and why. `graduate` in conf/monitor.yaml."""
+
+    to: str | None                              # a stage; None only says what is met and missing
+    reason: str | None
+    who: str | None                             # None is the user who runs it
+
+    def __post_init__(self) -> None:
+        if self.to is not None and not (self.reason or "").strip():
+            raise ConfigError(f'graduate.to={self.to}: a move is recorded with its reason: graduate.reason="..."')
+
+
+@dataclass
+class Simulate:
+    """A paper account that is rehearsed. `simulate` in conf/monitor.yaml."""
+
+    start: date | None                          # None begins `sessions` before the end of the chains
+    sessions: int = number("sessions", 20, 252)
+    seed: int = number("a seed", 0, 2**31 - 1)
+
+
+@dataclass
+class Monitor(Backtest):
+    """`mahler monitor`: the paper account against what was promised. conf/monitor.yaml."""
+
+    action: str = choice("run", "graduate", "simulate")
+    date: str                                   # last, today, or YYYY-MM-DD
+    stages: dict[str, Stage]
+    graduate: Graduate
+    simulate: Simulate
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_stages(self.stages)
+        _check_date(self.date, "last", "today")
+        if self.graduate.to is not None and self.graduate.to not in self.stages:
+            raise ConfigError(f"graduate.to is one of {', '.join(self.stages)}, got {self.graduate.to!r}")
+
+
+def _check_date(value: str, *words: str) -> None:
+    """Raise ConfigError unless `value` is one of the words that stand for a date, or one."""
+    if value in words:
+        return
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise ConfigError(f"date is {', '.join(words)} or a date YYYY-MM-DD, got {value!r}") from None
+
+
+@dataclass
 class Paper:
     """`mahler paper`: the paper ledger: show, list, import, fill. conf/paper.yaml."""
 

@@ -24,6 +24,7 @@ from yaml import YAMLError
 from mahler.config import load, unknown_action, unknown_key, unknown_option
 from mahler.home import conf_dir, moved_conf
 from mahler.schema import ConfigError
+from mahler.terminal import ExitStatus
 
 
 class Refused(BaseException):
@@ -31,11 +32,14 @@ class Refused(BaseException):
 
 
 def run(verb: str | None, arguments: list[str]) -> int:
-    """Do what `arguments` say, run the jobs of a verb as a rule. Returns the exit status: 0, 1 a bug, 2 bad input."""
+    """Do what `arguments` say, run the jobs of a verb as a rule.
+
+    Returns the exit status: what the verb says, else 0; 1 for a bug, 2 for bad input.
+    """
     try:
         arguments = with_action(verb, arguments)
         _check_flags(arguments)
-        compose(verb, arguments)
+        return compose(verb, arguments)
     except (Refused, ConfigError) as refusal:
         return refuse(str(refusal))
     except BrokenPipeError:                # cli.main knows what it means
@@ -46,14 +50,15 @@ def run(verb: str | None, arguments: list[str]) -> int:
             return refuse(reason)
         traceback.print_exc()
         return 1
-    return 0
 
 
-def compose(verb: str | None, arguments: list[str]) -> None:
-    """Hydra's own main with `arguments` as its command line."""
+def compose(verb: str | None, arguments: list[str]) -> int:
+    """Hydra's own main with `arguments` as its command line. Returns the worst exit status of its jobs."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # raise, instead of printing and leaving
     sys.argv = ["mahler", *arguments]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_job(verb))()
+    job = _job(verb)
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    return job.status
 
 
 def actions(verb: str | None) -> tuple[str, ...]:
@@ -86,13 +91,16 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
     def job(cfg: Any) -> Any:
         try:
             command, config = checked(cfg)
-            return command(config)
+            result = command(config)
         except Exception as error:
             refusal = _bad_input(error)
             if refusal is None:
                 raise
             raise Refused(str(refusal)) from error
+        job.status = max(job.status, result if isinstance(result, ExitStatus) else 0)
+        return result
 
+    job.status = 0
     job.check = checked
     job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
     return job

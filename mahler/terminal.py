@@ -54,6 +54,10 @@ def table(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
     console.print(shown)
 
 
+class ExitStatus(int):
+    """What a verb returns to be its exit status; whatever else it returns is for a sweep."""
+
+
 def say(line: str) -> None:
     """Print a line that is worth keeping: where the result lies, what to run next."""
     print(line, flush=True)
