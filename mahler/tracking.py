@@ -50,6 +50,9 @@ for _name, _value in {
 
 PACKAGE = Path(__file__).resolve().parent
 
+WRITTEN_BY_MAHLER = ("conf/experiment/production.yaml", "conf/experiment/production.json", "conf/experiment/bands.json",
+                     "experiments")
+
 EQUITY_POINTS = 200
 """Most points of the equity curve that MLflow is given (0.1 ms each); the whole curve is in account.parquet."""
 
@@ -71,22 +74,30 @@ def signature(config: Mapping[str, Any], data: str, code: str) -> str:
 
 @cache
 def git_tags(package: Path) -> dict[str, str]:
-    """git_commit and git_dirty (untracked files count) of the checkout whose folder `package` is; none outside of one.
+    """git_commit and git_dirty of the checkout whose folder `package` is; none outside of one."""
+    state = git_state(package)
+    return {"git_commit": state[0], "git_dirty": str(bool(state[1])).lower()} if state else {}
 
+
+def git_state(package: Path) -> tuple[str, list[str]] | None:
+    """The commit of the checkout whose folder `package` is, and its changed files; None outside of one.
+
+    Untracked files count, and what Mahler itself writes for people to commit does not: what is promoted, and reports.
     The folder of a venv inside somebody else's checkout has no commit of its own.
     """
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=False,
-                                  env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
+            done = subprocess.run(["git", "-C", str(package.parent), *arguments], capture_output=True, text=True,
+                                  check=False, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
         except FileNotFoundError:
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.rstrip() if done.returncode == 0 else None
 
     top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
     if top is None or commit is None or Path(top).resolve() != package.parent:
-        return {}
-    return {"git_commit": commit, "git_dirty": str(bool(git("status", "--porcelain"))).lower()}
+        return None
+    changed = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in WRITTEN_BY_MAHLER))
+    return commit, [line[3:] for line in (changed or "").splitlines()]
 
 
 def describe(*, kind: str, data_source: str, data_digest: str, synthetic: bool, universe: Sequence[str],
