@@ -303,6 +303,11 @@ def logged(data_source: str) -> list[tuple[str, str, str, str]]:
             for row in _search(None, where, most=None)]
 
 
+def finished(kind: str) -> list[dict[str, Any]]:
+    """The finished runs of a kind (validation, evaluation) in all studies, the newest first, as rows of `runs`."""
+    return _search(None, f"attributes.status = 'FINISHED' and tags.kind = '{kind}'", most=None)
+
+
 def count_failed(study: str) -> int:
     """How many runs of `study` failed."""
     return len(_search([study], "attributes.status = 'FAILED'", most=None))
@@ -353,6 +358,47 @@ def _row(found: Run, study: str) -> dict[str, Any]:
             "artifacts": _local(found.info.artifact_uri), **found.data.metrics,
             **{f"params.{key}": value for key, value in found.data.params.items()},
             **{f"tags.{key}": value for key, value in found.data.tags.items()}}
+
+
+# ---- what is in production -------------------------------------------------------------------------------------------
+
+REGISTERED, CHAMPION = "mahler-production", "champion"
+
+
+@contextmanager
+def promoting() -> Iterator[None]:
+    """Held by one process at a time, from the first file of a promotion to the last: two cannot interleave."""
+    with _lock(home.mlruns_dir() / "production"):
+        yield
+
+
+def register(source: Path, run_id: str, tags: Mapping[str, str]) -> int:
+    """A new version of the production config, whose files are in the folder `source`. It is no champion yet."""
+    client = _client(_database())
+    if not client.search_registered_models(f"name = '{REGISTERED}'"):
+        client.create_registered_model(REGISTERED, description="Promoted configs; the champion is what is traded.")
+    return int(client.create_model_version(REGISTERED, str(source), run_id, tags=_tags(tags)).version)
+
+
+def crown(version: int, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Make a version the champion, and add `tags` to it."""
+    client = _client(_database())
+    for key, value in _tags(tags).items():
+        client.set_model_version_tag(REGISTERED, str(version), key, value)
+    client.set_registered_model_alias(REGISTERED, CHAMPION, str(version))
+
+
+def versions() -> list[dict[str, Any]]:
+    """What was ever registered, the newest first: version, champion (bool), source (folder), run_id, `tags.<key>`."""
+    if not _database().exists():
+        return []
+    client = _client(_database())
+    models = client.search_registered_models(f"name = '{REGISTERED}'")
+    first = int(models[0].aliases.get(CHAMPION, 0)) if models else 0
+    found = [{"version": int(one.version), "champion": int(one.version) == first, "source": _local(one.source),
+              "run_id": one.run_id, **{f"tags.{key}": value for key, value in one.tags.items()}}
+             for one in client.search_model_versions(f"name = '{REGISTERED}'")]
+    return sorted(found, key=lambda one: -one["version"])
 
 
 # ---- the store -------------------------------------------------------------------------------------------------------

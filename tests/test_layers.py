@@ -23,7 +23,8 @@ LAYERS = [
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
     ["figures", "data_page", "document", "report_figures", "evaluation_figures", "tracking"],
-    ["findings", "report", "evaluated", "evaluation_report", "explain", "promotion", "scan", "monitoring"],
+    ["findings", "report", "evaluated", "evaluation_report", "system", "explain", "promotion",
+     "production", "scan", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]

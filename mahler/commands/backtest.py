@@ -100,7 +100,8 @@ def overrides() -> list[str]:
 
 def run_name(config: Backtest) -> str:
     """A name that a colleague understands: what is traded, and what differs from the control."""
-    changed = [o for o in (override.lstrip("+") for override in overrides()) if not o.startswith(UNNAMED)]
+    changed = [o for o in (override.lstrip("+") for override in overrides())
+               if not o.startswith(UNNAMED) or o == "experiment=production"]
     return f"{'+'.join(sorted(config.universe.tickers))} {', '.join(changed) or 'control'}"
 
 

@@ -72,6 +72,7 @@ def _judge(config: Validate, family: Family) -> None:
                              synthetic=synthetic, universe=chains.tickers, overrides=HydraConfig.get().overrides.task)
     tags |= {"judged": ",".join(family.judged), "verdict": found.verdict.verdict, "control": names[family.control]}
     ends = {"winner": names.index(found.winners[0][0]), "control": family.control}      # what may be promoted
+    tags["layers"] = ",".join(_layers(family.grid))
     tags |= {f"{end}_config": identity(family.grid[k]) for end, k in ends.items()}
     name = f"validation {family.universe}: {found.verdict.verdict}"
     with tracking.run(study=config.study, name=name, signature=digest, params=configs.plain(config.method),
@@ -152,6 +153,15 @@ def _of_grid(config: Validate) -> Family:
                               f"{', '.join(axis.options)}; add it, or name one of them in control")
         at.append(same[0])
     return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
+
+
+def _layers(grid: Grid) -> list[str]:
+    """The groups of the config in which the cells differ."""
+    if grid.axes:
+        return sorted({axis.key.partition(".")[0] for axis in grid.axes})
+    plain = [configs.plain(cell) for cell in grid.cells]
+    return sorted(key for key, value in plain[0].items() if isinstance(value, dict)
+                  and any(other[key] != value for other in plain))
 
 
 def _backtest(cell: Backtest) -> Backtest:
