@@ -16,6 +16,6 @@ setup(
     ext_modules=cythonize(kernels, language_level=3),
     packages=[*find_packages(include=["mahler", "mahler.*"]), "mahler.conf", "hydra_plugins"],
     package_dir={"mahler.conf": "conf"},
-    package_data={"mahler.conf": ["**/*.yaml"]},
+    package_data={"mahler": ["*.json"], "mahler.conf": ["**/*.yaml"]},
     options={"build_ext": {"parallel": True}},   # a compiler per core
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import date
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mahler import home, repricing, stages
+from mahler import cache, config as configs, home, repricing, stages
 from mahler import panel as panels
 from mahler.config import Backtest
 from mahler.data import calendar, daily, store
@@ -26,7 +28,19 @@ from mahler.sizing import effective_multipliers
 from mahler.stages import Prepared
 from mahler.terminal import progress, say
 
+NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # settings that change no number
 MOST_MISSING = 2         # sessions in a row that a run may lack: an expiry on one settles on the session before
+
+
+def settings(config: Backtest) -> dict[str, Any]:
+    """What the result of a run depends on beside its data, as plain values; of a validation, its backtest's."""
+    return {f.name: configs.plain(getattr(config, f.name)) for f in fields(Backtest)
+            if f.name not in NOT_THE_RESULT and f.name != "data"}
+
+
+def identity(config: Backtest) -> str:
+    """The config itself, whatever the period that it is tried on: a digest of `settings` without it."""
+    return cache.fingerprint({name: value for name, value in settings(config).items() if name != "period"})
 
 
 def market(config: Backtest) -> tuple[Chains, Daily | None]:

@@ -34,7 +34,9 @@ from mahler.home import user_path
 from mahler.llm.context import Context
 from mahler.llm.model import Llm
 from mahler.llm.prompt import Prompt
+from mahler.monitoring.bands import BandRule
 from mahler.paper.stage import Stage, check as check_stages
+from mahler.promotion import Override
 from mahler.regime import Multipliers
 from mahler.schema import Bound, ConfigError, check_bounds, choice, number
 from mahler.screen import Entry
@@ -545,6 +547,31 @@ class Validate(Backtest):
     method: Method
     grid: dict[str, list]                       # axis: options
     control: dict[str, str]                     # axis: option; the default where it is not named
+
+
+@dataclass
+class Promote:
+    """`mahler promote`: a run into production, and what is there. conf/promote.yaml."""
+
+    action: str = choice("promote", "list", "rollback", "diff")
+    run: str | int | float | None               # what is promoted: an id, its beginning, or last; or
+    study: str | None                           # the validated winner of a study,
+    tickers: list[str]                          # of one of its universes, where it has several
+    llm_run: str | int | float | None           # the evaluation of the LLM layer; None is off
+    holdout: Period                             # days on which one config may be looked at, once
+    bands: BandRule
+    override: Override
+    version: int | None                         # rollback: to which
+    a: int | None                               # diff: of which two versions
+    b: int | None
+
+    def __post_init__(self) -> None:
+        if self.action == "promote" and (self.run is None) == (self.study is None):
+            raise ConfigError("mahler promote takes run=ID or study=NAME, one of the two")
+        if self.action == "rollback" and self.version is None:
+            raise ConfigError("mahler promote rollback takes version=N; mahler promote list has them")
+        if self.action == "diff" and None in (self.a, self.b):
+            raise ConfigError("mahler promote diff takes a=N b=M, two versions; mahler promote list has them")
 
 
 @dataclass

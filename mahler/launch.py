@@ -17,11 +17,12 @@ from typing import Any, NoReturn, get_type_hints
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mahler.config import load, unknown_action, unknown_key, unknown_option
+from mahler.config import Backtest, load, unknown_action, unknown_key, unknown_option
 from mahler.home import conf_dir, moved_conf
 from mahler.schema import ConfigError
 from mahler.terminal import ExitStatus
@@ -86,6 +87,7 @@ def refuse(reason: str) -> int:
 def _job(verb: str | None) -> Callable[[Any], Any]:
     """What Hydra calls with each composed config; its `check` is what the sweeper calls with all of them first."""
     def checked(cfg: Any) -> tuple[Callable[[Any], Any], Any]:
+        _check_promoted()
         return importlib.import_module(f"mahler.commands.{verb}").run, load(cfg, _schema(verb))
 
     def job(cfg: Any) -> Any:
@@ -104,6 +106,18 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
     job.check = checked
     job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
     return job
+
+
+def _check_promoted() -> None:
+    """Raise ConfigError for an option of a group that production.yaml, whose values come last, would silently undo."""
+    composed = HydraConfig.get()
+    if composed.runtime.choices.get("experiment") != "production":
+        return
+    for override in composed.overrides.task:
+        group, _, option = override.lstrip("+").partition("=")
+        if group in _groups() and group in (f.name for f in fields(Backtest)):
+            raise ConfigError(f"{group}={option}: experiment=production has values in place of an option of {group}; "
+                              f"change a value, {group}.KEY=VALUE, or leave experiment=production out")
 
 
 def _schema(verb: str) -> type:

@@ -50,6 +50,9 @@ for _name, _value in {
 
 PACKAGE = Path(__file__).resolve().parent
 
+WRITTEN_BY_MAHLER = ("conf/experiment/production.yaml", "conf/experiment/production.json", "conf/experiment/bands.json",
+                     "experiments")
+
 EQUITY_POINTS = 200
 """Most points of the equity curve that MLflow is given (0.1 ms each); the whole curve is in account.parquet."""
 
@@ -71,22 +74,30 @@ def signature(config: Mapping[str, Any], data: str, code: str) -> str:
 
 @cache
 def git_tags(package: Path) -> dict[str, str]:
-    """git_commit and git_dirty (untracked files count) of the checkout whose folder `package` is; none outside of one.
+    """git_commit and git_dirty of the checkout whose folder `package` is; none outside of one."""
+    state = git_state(package)
+    return {"git_commit": state[0], "git_dirty": str(bool(state[1])).lower()} if state else {}
 
+
+def git_state(package: Path) -> tuple[str, list[str]] | None:
+    """The commit of the checkout whose folder `package` is, and its changed files; None outside of one.
+
+    Untracked files count, and what Mahler itself writes for people to commit does not: what is promoted, and reports.
     The folder of a venv inside somebody else's checkout has no commit of its own.
     """
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=False,
-                                  env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
+            done = subprocess.run(["git", "-C", str(package.parent), *arguments], capture_output=True, text=True,
+                                  check=False, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
         except FileNotFoundError:
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.rstrip() if done.returncode == 0 else None
 
     top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
     if top is None or commit is None or Path(top).resolve() != package.parent:
-        return {}
-    return {"git_commit": commit, "git_dirty": str(bool(git("status", "--porcelain"))).lower()}
+        return None
+    changed = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in WRITTEN_BY_MAHLER))
+    return commit, [line[3:] for line in (changed or "").splitlines()]
 
 
 def describe(*, kind: str, data_source: str, data_digest: str, synthetic: bool, universe: Sequence[str],
@@ -292,6 +303,11 @@ def logged(data_source: str) -> list[tuple[str, str, str, str]]:
             for row in _search(None, where, most=None)]
 
 
+def finished(kind: str) -> list[dict[str, Any]]:
+    """The finished runs of a kind (validation, evaluation) in all studies, the newest first, as rows of `runs`."""
+    return _search(None, f"attributes.status = 'FINISHED' and tags.kind = '{kind}'", most=None)
+
+
 def count_failed(study: str) -> int:
     """How many runs of `study` failed."""
     return len(_search([study], "attributes.status = 'FAILED'", most=None))
@@ -342,6 +358,47 @@ def _row(found: Run, study: str) -> dict[str, Any]:
             "artifacts": _local(found.info.artifact_uri), **found.data.metrics,
             **{f"params.{key}": value for key, value in found.data.params.items()},
             **{f"tags.{key}": value for key, value in found.data.tags.items()}}
+
+
+# ---- what is in production -------------------------------------------------------------------------------------------
+
+REGISTERED, CHAMPION = "mahler-production", "champion"
+
+
+@contextmanager
+def promoting() -> Iterator[None]:
+    """Held by one process at a time, from the first file of a promotion to the last: two cannot interleave."""
+    with _lock(home.mlruns_dir() / "production"):
+        yield
+
+
+def register(source: Path, run_id: str, tags: Mapping[str, str]) -> int:
+    """A new version of the production config, whose files are in the folder `source`. It is no champion yet."""
+    client = _client(_database())
+    if not client.search_registered_models(f"name = '{REGISTERED}'"):
+        client.create_registered_model(REGISTERED, description="Promoted configs; the champion is what is traded.")
+    return int(client.create_model_version(REGISTERED, str(source), run_id, tags=_tags(tags)).version)
+
+
+def crown(version: int, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Make a version the champion, and add `tags` to it."""
+    client = _client(_database())
+    for key, value in _tags(tags).items():
+        client.set_model_version_tag(REGISTERED, str(version), key, value)
+    client.set_registered_model_alias(REGISTERED, CHAMPION, str(version))
+
+
+def versions() -> list[dict[str, Any]]:
+    """What was ever registered, the newest first: version, champion (bool), source (folder), run_id, `tags.<key>`."""
+    if not _database().exists():
+        return []
+    client = _client(_database())
+    models = client.search_registered_models(f"name = '{REGISTERED}'")
+    first = int(models[0].aliases.get(CHAMPION, 0)) if models else 0
+    found = [{"version": int(one.version), "champion": int(one.version) == first, "source": _local(one.source),
+              "run_id": one.run_id, **{f"tags.{key}": value for key, value in one.tags.items()}}
+             for one in client.search_model_versions(f"name = '{REGISTERED}'")]
+    return sorted(found, key=lambda one: -one["version"])
 
 
 # ---- the store -------------------------------------------------------------------------------------------------------

@@ -26,6 +26,13 @@ class Trial:
     kind: str                    # backtest, search
     universe: str
     n: int
+    config: str = ""             # backtesting.identity of the one config; "" of a search, or of an old line
+    start: str = ""              # first and last day of the period; "" of an old line
+    end: str = ""
+
+    def covers(self, start: str, end: str) -> bool:
+        """Whether it saw a day of start .. end, YYYY-MM-DD; where that is not known, it did."""
+        return not self.end or (self.start <= end and self.end >= start)
 
 
 def record(root: Path, trials: Iterable[Trial]) -> None:

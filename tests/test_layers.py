@@ -23,7 +23,8 @@ LAYERS = [
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
     ["figures", "data_page", "document", "report_figures", "evaluation_figures", "tracking"],
-    ["findings", "comparison", "report", "evaluated", "evaluation_report", "explain", "promotion", "scan", "scan_page", "monitoring"],
+    ["findings", "comparison", "report", "evaluated", "evaluation_report", "system", "explain", "promotion",
+     "production", "scan", "scan_page", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]

@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from mahler import config as configs
 from mahler import data_page, figures, home, ledger as ledgers, metrics, stages, tracking, trials
-from mahler.backtesting import backtest, fill_axis, market, prepare, source_module, store_root
+from mahler.backtesting import (
+    NOT_THE_RESULT, backtest, fill_axis, identity, market, prepare, settings, source_module, store_root)
 from mahler.config import Backtest
 from mahler.data import calendar, quality
 from mahler.data.quality import Quality, Verdict
@@ -22,7 +23,6 @@ from mahler.stages import Prepared
 from mahler.terminal import progress, say
 from mahler.trials import Trial
 
-NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # settings that change no number
 INGEST_ONLY = {"data.tickers": "universe.tickers", "data.start": "period.start", "data.end": "period.end",
                "data.path": "the store that `mahler ingest` filled"}
 LOOKING_BACK = ("iv_percentile", "realized_vol", "momentum", "trend")    # of the panel: what needs a history
@@ -36,8 +36,7 @@ def run(config: Backtest) -> float:
     refuse_ingest_options()
     chains, series = market(config)
     signature = tracking.signature(
-        {k: v for k, v in configs.plain(config).items() if k not in NOT_THE_RESULT and k != "data"},
-        f"{chains.fingerprint} {series.fingerprint if series else None}", tracking.code_version())
+        settings(config), f"{chains.fingerprint} {series.fingerprint if series else None}", tracking.code_version())
     name = config.name or run_name(config)
     judged = judge(config, chains)
     found = None if config.force else tracking.find(signature, config.study)
@@ -50,6 +49,7 @@ def run(config: Backtest) -> float:
     synthetic = source_module(config.data).SYNTHETIC
     tags = tracking.describe(kind="backtest", data_source=chains.source, data_digest=chains.fingerprint,
                              synthetic=synthetic, universe=chains.tickers, overrides=overrides())
+    tags["config"] = identity(config)
     with tracking.run(study=config.study, name=name, signature=signature, params=configs.flatten(config),
                       tags=tags) as active:
         prepared = prepare(config, chains, series)
@@ -64,7 +64,9 @@ def run(config: Backtest) -> float:
         tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page,
                      files={"quality.html": data_page.page(judged, f"{chains.source} chains", synthetic=synthetic),
                             "quality.json": quality.to_json(judged)})
-    trials.record(store_root(config.data), [Trial(signature, config.study, "backtest", ",".join(chains.tickers), 1)])
+    trials.record(store_root(config.data), [
+        Trial(signature, config.study, "backtest", ",".join(chains.tickers), 1, tags["config"], str(config.period.start),
+              str(config.period.end))])
     if config.export_trades:
         ledgers.write_export(ledger, config.export_trades)
     report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
@@ -101,7 +103,8 @@ def overrides() -> list[str]:
 
 def run_name(config: Backtest) -> str:
     """A name that a colleague understands: what is traded, and what differs from the control."""
-    changed = [o for o in (override.lstrip("+") for override in overrides()) if not o.startswith(UNNAMED)]
+    changed = [o for o in (override.lstrip("+") for override in overrides())
+               if not o.startswith(UNNAMED) or o == "experiment=production"]
     return f"{'+'.join(sorted(config.universe.tickers))} {', '.join(changed) or 'control'}"
 
 

@@ -44,11 +44,11 @@ def run(config: Explain) -> None:
         show(section)
 
 
-def typed(run: str | int | float) -> str:
+def typed(run: str | int | float, key: str = "run") -> str:
     """The id as it was typed: eight digits of it may look like a number, 12345678 or 1234567e8."""
     if isinstance(run, str):
         return run
-    return [o for o in HydraConfig.get().overrides.task if o.startswith("run=")][-1].removeprefix("run=")
+    return [o for o in HydraConfig.get().overrides.task if o.startswith(f"{key}=")][-1].removeprefix(f"{key}=")
 
 
 def find(run: str) -> dict[str, Any]:

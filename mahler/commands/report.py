@@ -8,21 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mahler import cache, document, evaluated, evaluation_report, findings, home, ledger as ledgers, report, tracking
+from mahler import (cache, document, evaluated, evaluation_report, findings, home, ledger as ledgers, report, system,
+                    tracking)
 from mahler.commands.compare import definition, document_of, logged
 from mahler.config import Report
 from mahler.data import store
 from mahler.findings import Row
 from mahler.report import Family, Study
 from mahler.schema import ConfigError
-from mahler.terminal import say
+from mahler.terminal import say, table
 
 TABLES = ("configs", "folds", "accounts", "spread", "trials", "pbo_null", "pbo_logits")
 PAGE = "report.html"
+SYSTEM = "system"                # no study of its own: the layers' table, of all that was judged
 
 
 def run(config: Report) -> None:
     """Write experiments/<study>/ and log the page as a run of kind report; the same page is one run."""
+    if config.study == SYSTEM:
+        _system(config)
+        return
     if tracking.runs(config.study, kind="evaluation"):
         _evaluations(config)
         return
@@ -69,6 +74,39 @@ def _incomparable(study: str) -> list[Row]:
     rows = findings.newest(tracking.runs(study))
     universes = Counter(row["tags.universe"] for row in rows)
     return rows if len(universes) > 1 == min(universes.values()) and not tracking.runs(study, kind="validation") else []
+def _system(config: Report) -> None:
+    """The layers' table."""
+    findings = [*_validated(), *_evaluated()]
+    if not findings:
+        raise ConfigError("study=system: nothing was judged yet; mahler validate study=NAME, or mahler evaluate")
+    blocks = system.blocks(findings)
+    page = document.page(blocks, system.title(findings))
+    readme = _write(home.project() / "experiments" / SYSTEM, blocks)
+    readme.with_name(PAGE).write_text(page, encoding="utf-8")
+    artifacts = _log(config, [finding.row for finding in findings], page)
+    table([{"layer": " and ".join(f.layers), "config": f.config, "verdict": f.verdict, "study": f.row["study"],
+            "market": f.market} for f in findings], title="The layers")
+    say(f"  {readme}")
+    say(f"  {artifacts / PAGE}")
+
+
+def _validated() -> list[system.Finding]:
+    """The newest validation of each study, universe and market."""
+    newest: dict[tuple, dict[str, Any]] = {}
+    for row in tracking.finished("validation"):
+        newest.setdefault((row["study"], row["tags.universe"], row["tags.market"]), row)
+    known = [row for row in newest.values() if "tags.layers" in row]
+    if len(known) < len(newest):
+        say(f"{len(newest) - len(known)} validations of an earlier version are left out: mahler validate them again")
+    return [system.of_validation(row, json.loads((row["artifacts"] / "judgement.json").read_text(encoding="utf-8")))
+            for row in known]
+
+
+def _evaluated() -> list[system.Finding]:
+    """What models decided, each judged among all that was asked in its study."""
+    return [system.of_evaluation(one.row, one.judgement.verdict)
+            for study in dict.fromkeys(row["study"] for row in tracking.finished("evaluation"))
+            for one in evaluated.read(study).found if one.answers.arm == "model"]
 
 
 def _validations(study: str) -> list[dict[str, Any]]:

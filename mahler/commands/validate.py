@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from mahler import cache, config as configs, tracking, trials
-from mahler.backtesting import market, source_module, store_root
+from mahler.backtesting import identity, market, source_module, store_root
 from mahler.config import Backtest, Validate, load
 from mahler.grid import Axis, Cells, Grid, check_same_market, read
 from mahler.schema import ConfigError
@@ -50,7 +50,8 @@ def _judge(config: Validate, family: Family) -> None:
     digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method),
                                configs.plain(base), family.control, family.judged)
     if not family.judged:
-        trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names))])
+        trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names),
+                                   start=str(base.period.start), end=str(base.period.end))])
     tried = trials.merged(trials.read(root), [Trial(*run, 1) for run in tracking.logged(root.name)])
     say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
         + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
@@ -70,11 +71,15 @@ def _judge(config: Validate, family: Family) -> None:
     tags = tracking.describe(kind="validation", data_source=chains.source, data_digest=chains.fingerprint,
                              synthetic=synthetic, universe=chains.tickers, overrides=HydraConfig.get().overrides.task)
     tags |= {"judged": ",".join(family.judged), "verdict": found.verdict.verdict, "control": names[family.control]}
+    ends = {"winner": names.index(found.winners[0][0]), "control": family.control}      # what may be promoted
+    tags["layers"] = ",".join(_layers(family.grid))
+    tags |= {f"{end}_config": identity(family.grid[k]) for end, k in ends.items()}
     name = f"validation {family.universe}: {found.verdict.verdict}"
     with tracking.run(study=config.study, name=name, signature=digest, params=configs.plain(config.method),
                       tags=tags) as active:
         tracking.log_tables(active, metrics=_metrics(found), tables=_tables(found),
-                            files={"judgement.json": json.dumps(_summary(found, tried, family), indent=1)})
+                            files={"judgement.json": json.dumps(_summary(found, tried, family), indent=1)}
+                            | {f"{end}.yaml": configs.to_yaml(_backtest(family.grid[k])) for end, k in ends.items()})
     _print(config.study, family, found, synthetic)
     say(f"  {active.artifacts}")
 
@@ -148,6 +153,20 @@ def _of_grid(config: Validate) -> Family:
                               f"{', '.join(axis.options)}; add it, or name one of them in control")
         at.append(same[0])
     return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
+
+
+def _layers(grid: Grid) -> list[str]:
+    """The groups of the config in which the cells differ."""
+    if grid.axes:
+        return sorted({axis.key.partition(".")[0] for axis in grid.axes})
+    plain = [configs.plain(cell) for cell in grid.cells]
+    return sorted(key for key, value in plain[0].items() if isinstance(value, dict)
+                  and any(other[key] != value for other in plain))
+
+
+def _backtest(cell: Backtest) -> Backtest:
+    """A cell of a grid without what is the validation's."""
+    return Backtest(**{f.name: getattr(cell, f.name) for f in fields(Backtest)})
 
 
 def _composed(primary: str, overrides: list[str], schema: type):
