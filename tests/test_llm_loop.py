@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
 
 from mahler import backtesting, ledger as ledgers
 from mahler.llm import asking, loop
+from mahler.llm.records import entry
 from mahler.simulate import simulate
 from tests.conftest import PERIOD, default_config
 
@@ -34,8 +36,7 @@ def coin(rate: float, seed: int, seen: list | None = None):
     def decide(records):
         if seen is not None:
             seen.append(records)
-        draws = [np.random.default_rng([seed, *str(sorted(map(str, r.items() - {("trade_id", r["trade_id"])}))).encode()])
-                 .random() for r in records]
+        draws = [crc32(f"{seed} {entry(record)}".encode()) / 2 ** 32 for record in records]
         return asking.blank(len(records)) | {"approve": np.array(draws) >= rate}
     return decide
 
@@ -90,7 +91,7 @@ def test_a_cap_only_ever_lowers_the_contracts(book):
 def test_a_hundred_vetoes_take_at_most_five_simulations_in_the_median(book):
     made, walk = book
     costs = []
-    for seed in range(6):
+    for seed in range(4):
         for rate in (0.2, 0.35, 0.5):
             ended = loop.judge(made.candidates, walk, coin(rate, seed))
             costs.append(100.0 * ended.rounds / ended.vetoes)
