@@ -189,7 +189,7 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
                       choices["context"] if of_model else "", decisions, cutoff and np.datetime64(cutoff), of_model)
     found = evaluation.evaluate(subject.records, answers, baseline=against, judged=judged, rng=rng,
                                 replications=config.replications, level=config.level, draws=config.draws)
-    return Measured({**found.metrics, **rounds}, found.tables, found.files, {"verdict": found.verdict},
+    return Measured({**found.metrics, **rounds}, {"decisions": decisions, **found.tables}, found.files, {"verdict": found.verdict},
                     _words(found, rounds), ())
 
 

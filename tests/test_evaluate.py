@@ -1,0 +1,180 @@
+"""`mahler evaluate` from the command line: the baseline without a model, and models of a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mahler import cli, home, tracking
+from mahler.data import store
+from mahler.llm.context import contexts
+from mahler.schema import DECISION
+from tests.conftest import PERIOD, evaluate_config
+from tests.llm_server import CUTOFF, KEY, LlmServer
+
+QUICK = ["draws=20", "replications=100"]
+
+
+@pytest.fixture(scope="module")
+def book(synthetic_home: Path, tmp_path_factory) -> Path:
+    """A home with one backtest, and its export as trades.json."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "data").mkdir()
+    for name in ("chains", "cache"):
+        source = synthetic_home / "data" / name
+        source.mkdir(exist_ok=True)
+        (folder / "data" / name).symlink_to(source)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MAHLER_HOME", str(folder))
+    assert cli.main(["backtest", *PERIOD, "classifier=rule", f"export_trades={folder / 'trades.json'}"]) == 0
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def trades(book: Path) -> list[dict]:
+    return json.loads((book / "trades.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def server(trades):
+    """A server whose models with skill know how the trades ended, by every context."""
+    truth = {}
+    for name in ("full", "blind", "shifted", "date_only"):
+        texts = contexts(trades, evaluate_config(f"context={name}").context, trades)
+        truth |= {text: trade["outcome"] == "profit" for text, trade in zip(texts, trades, strict=True)}
+    with LlmServer(truth) as running:
+        yield running
+
+
+def of(server: LlmServer, model: str, *overrides: str) -> list[str]:
+    return ["arm=model", "llm=local", f"llm.model=openai/{model}", f"llm.api_base={server.api_base}", "llm.concurrency=32",
+            "llm.backoff=0.01", *overrides]
+
+
+def evaluate(*arguments: str) -> int:
+    return cli.main(["evaluate", *QUICK, *arguments])
+
+
+def newest(study: str, kind: str = "evaluation") -> dict:
+    return max(tracking.runs(study, kind=kind), key=lambda row: row["started"])
+
+
+# ---- without a model -------------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_the_offline_baseline_and_says_so(book, trades, capsys):
+    assert evaluate() == 0
+    said = capsys.readouterr().out
+    assert "the offline baseline decides: no model, no key, no network" in said and "SYNTHETIC market" in said
+    assert "VERDICT: " in said
+    row = newest("evaluate")
+    assert row["judged"] == row["decided"] == len(trades) and row["cost"] == row["calls"] == 0.0
+    assert (row["tags.arm"], row["tags.model"], row["tags.market"]) == ("baseline", "none", "synthetic")
+    decisions = store.read_table(row["artifacts"] / "decisions.parquet")
+    assert list(decisions) == list(DECISION.names) and len(decisions["approve"]) == len(trades)
+    assert evaluate() == 0 and "found, run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arm, rate", [("approve_all", 1.0), ("coin_flip", 0.6)])
+def test_a_control_needs_no_model(book, arm, rate):
+    more = ["arm.rejection_rate=0.4"] if arm == "coin_flip" else []
+    assert evaluate(f"arm={arm}", "study=controls", *more) == 0
+    assert newest("controls")["approval_rate"] == pytest.approx(rate, abs=0.1)
+
+
+def test_approve_all_in_the_loop_is_the_book_itself(book):
+    row = newest("controls") if tracking.runs("controls", kind="evaluation") else None
+    if row is None or row["tags.arm"] != "approve_all":
+        assert evaluate("arm=approve_all", "study=controls", "force=true") == 0
+        row = newest("controls")
+    assert row["loop.rounds"] == 1 and row["loop.vetoes"] == 0 and row["layer.sharpe.change"] == 0.0
+
+
+def test_trades_of_a_file_are_judged_without_a_book(book, trades, capsys):
+    assert evaluate(f"trades={book / 'trades.json'}", "study=file") == 0
+    row = newest("file")
+    assert row["decided"] == len(trades) and "layer.sharpe" not in row and row["tags.market"] == "unknown"
+    assert "market not known" in capsys.readouterr().out
+    assert evaluate("run=last", f"trades={book / 'trades.json'}") == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert evaluate("run=ffffffffff") == 2 and "is not the id of a run" in capsys.readouterr().err
+
+
+# ---- with one --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_first_question_and_asks_nothing(book, server, capsys):
+    before = len(server.asked)
+    assert evaluate(*of(server, "no_skill", "llm.dry_run=true", "study=dry")) == 0
+    said = capsys.readouterr().out
+    assert "replies (0 are there), about $0.00" in said and '"p_profit"' in said and "Proposed trade" in said
+    assert len(server.asked) == before and not tracking.runs("dry", kind="evaluation")
+
+
+def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(book, server, trades):
+    server.faults["no_skill"] = ["refusal"] * 5 + ["half_json"] * 8
+    assert evaluate(*of(server, "no_skill", "study=mixed", "in_loop=false", "llm.repair=false", "llm.on_missing=reject")) == 0
+    row = newest("mixed")
+    assert (row["judged"], row["refused"], row["invalid"]) == (len(trades), 5, 8)
+    decisions = store.read_table(row["artifacts"] / "decisions.parquet")
+    missing = decisions["status"] != "decision"
+    assert missing.sum() == 13 and not decisions["approve"][missing].any() and row["decided"] == len(trades) - 13
+
+
+def test_an_evaluation_is_replayed_from_its_replies_without_a_server(book, server):
+    assert evaluate(*of(server, "no_skill", "study=replay", "in_loop=false")) == 0
+    before, first = len(server.asked), newest("replay")
+    gone = of(server, "no_skill", "study=replay", "in_loop=false", "llm.cache_only=true", "force=true")
+    gone[3] = "llm.api_base=http://127.0.0.1:9/v1"
+    assert evaluate(*gone) == 0
+    second = newest("replay")
+    assert len(server.asked) == before and second["calls"] == 0 and second["auroc"] == first["auroc"]
+    one, two = (store.read_table(row["artifacts"] / "decisions.parquet") for row in (first, second))
+    for name in ("approve", "p_profit", "cost", "reply_ids", "fingerprint"):
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_every_call_is_a_trace_where_that_is_asked_for_and_the_key_is_nowhere(book, trades, server, monkeypatch):
+    monkeypatch.setenv("LOCAL_KEY", KEY)
+    (book / "few.json").write_text(json.dumps(trades[:15]), encoding="utf-8")
+    few = f"trades={book / 'few.json'}"
+    assert evaluate(*of(server, "echo_key", few, "study=traced", "llm.trace=true", "llm.key=LOCAL_KEY")) == 0
+    row = newest("traced")
+    assert f"Bearer {KEY}" in server.authorization
+    with sqlite3.connect(home.mlruns_dir() / "mlflow.db") as db:
+        assert db.execute("SELECT count(*) FROM trace_info").fetchone() == (15,) and row["judged"] == 15
+    assert evaluate(*of(server, "401", few, "study=traced", "llm.key=LOCAL_KEY")) == 2
+    files = [path for folder in ("mlruns", "data/llm") for path in (book / folder).rglob("*") if path.is_file()]
+    assert len(files) > 10 and not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_the_recall_probe_is_of_prices_and_a_coin_knows_half_of_them(book, server, capsys):
+    assert evaluate(*of(server, "no_skill", "study=memory", "prompt=recall", "context=recall")) == 0
+    assert "claims judged rightly (a coin: 50 %)" in capsys.readouterr().out
+    row = newest("memory", kind="recall")
+    assert 0.4 < row["recall"] < 0.6 and 0.4 < row["auroc"] < 0.6
+    assert (row["artifacts"] / "quarters.parquet").is_file()
+
+
+def test_a_model_that_has_read_the_future_is_called_contaminated(book, server):
+    asked = of(server, "memory", "study=reader", "in_loop=false", f"llm.knowledge_cutoff='{CUTOFF}'")
+    assert evaluate(*asked) == 0
+    assert newest("reader")["tags.verdict"].upper() == "CONTAMINATED"
+    assert evaluate(*asked, "context=date_only") == 0
+    assert newest("reader")["auroc"] > 0.9
+    assert evaluate(*asked, "context=blind") == 0
+    assert newest("reader")["auroc"] < 0.6
+
+
+def test_the_permuted_arm_sees_nothing_where_the_model_sees_much(book, server):
+    asked = of(server, "honest", "study=shuffled", "in_loop=false", "llm.knowledge_cutoff='2010-01-01'")
+    assert evaluate(*asked) == 0
+    honest = newest("shuffled")
+    assert evaluate(*asked[1:], "arm=permuted") == 0
+    permuted = newest("shuffled")
+    assert honest["auroc"] > 0.7 and abs(permuted["auroc"] - 0.5) < 0.12 and permuted["calls"] == 0
