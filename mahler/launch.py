@@ -82,6 +82,8 @@ def _axis(argument: str) -> str:
     if found is None:
         return argument
     mapping, key, value = found.groups()
+    if "," in value and value[0] not in "[{":          # a sweep, which Hydra refuses in the words that were typed
+        return argument
     if key is None:
         return f"++{mapping}={value}"
     return f"++{mapping}={{{key}: {value}}}" if mapping == "control" or value.startswith("[") else f"++{mapping}.{key}={value}"

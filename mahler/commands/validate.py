@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from mahler import cache, config as configs, tracking, trials
 from mahler.backtesting import market, source_module, store_root
 from mahler.config import Backtest, Validate, load
-from mahler.grid import Axis, Cells, Grid, check_same_market, read
+from mahler.grid import Axis, Cells, Grid, check_axis, read
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
@@ -127,12 +128,14 @@ def _of_grid(config: Validate) -> Family:
     """The product of the axes that `grid` names."""
     axes, typed = [], [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(("grid", "control"))]
     for key, options in config.grid.items():
+        check_axis(key)
         read(config, key)
-        check_same_market(Grid(config, ()), key)
         if not options:
             raise ConfigError(f"grid.{key} has no option")
         if len({json.dumps(option) for option in options}) < len(options):
             raise ConfigError(f"grid.{key}: an option is there twice in {options}")
+        if key in HydraConfig.get().runtime.choices and not all(isinstance(option, str) for option in options):
+            raise ConfigError(f"grid.{key}: an option is the name of a file of conf/{key}, got {options}")
         words = tuple(option if isinstance(option, str) else json.dumps(option) for option in options)
         values = tuple(read(_composed("validate", [*typed, f"{key}={word}"], Validate), key) for word in words)
         axes.append(Axis(key, words, values, all(isinstance(o, (int, float)) for o in options)))
@@ -146,15 +149,22 @@ def _of_grid(config: Validate) -> Family:
         same = [k for k, value in enumerate(axis.values) if axis.options[k] == word
                 or (word is None and repr(value) == repr(read(config, axis.key)))]
         if not same:
-            raise ConfigError(f"grid.{axis.key}: the control's option {word or read(config, axis.key)} is not one of "
+            default = HydraConfig.get().runtime.choices.get(axis.key, read(config, axis.key))
+            raise ConfigError(f"grid.{axis.key}: the control's option {word or default} is not one of "
                               f"{', '.join(axis.options)}; add it, or name one of them in control")
         at.append(same[0])
     return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
 
 
 def _composed(primary: str, overrides: list[str], schema: type):
-    """A config as the command line would compose it, loaded."""
-    return load(compose(primary, overrides), schema)
+    """A config as the command line would compose it, loaded. Raises ConfigError where it cannot be composed."""
+    try:
+        return load(compose(primary, overrides), schema)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        raise configs.unknown_option(group, option, error.options or []) from error
+    except HydraException as error:
+        raise ConfigError(f"{overrides[-1] if overrides else primary}: {str(error).splitlines()[0]}") from error
 
 
 # ---- what came of it -------------------------------------------------------------------------------------------------
