@@ -200,7 +200,7 @@ def _convert(kind: Any, key: str, raw: Any, bound: Bound | None) -> Any:
         return {name: _value(arguments[1], _join(key, name), value) for name, value in raw.items()}
     elif kind in _NOUNS:
         return _scalar(kind, key, raw, expected)
-    elif origin not in (list, tuple, dict):
+    elif kind is not list and origin not in (list, tuple, dict):
         raise TypeError(f"{key}: a config cannot hold the type {kind}")
     raise ConfigError(f"{key} is {expected}, got {raw!r}")
 

@@ -18,6 +18,7 @@ from mahler.schema import ConfigError
 from mahler.validation.rewalk import trial
 from mahler.validation.walkforward import Trial as Walker
 
+AXES = ("entry", "exit", "fill", "costs", "classifier", "regime", "sizing", "limits", "breaker", "initial_equity")
 NATURAL = partial(travel, travel=1.0)
 
 
@@ -83,10 +84,13 @@ def read(config: Any, key: str) -> Any:
     return node
 
 
-def check_same_market(grid: Grid, key: str) -> None:
-    """Raise ConfigError for an axis that would change the data: its cells could not be compared."""
-    if key.split(".")[0] in ("data", "universe", "period"):
+def check_axis(key: str) -> None:
+    """Raise ConfigError for an axis that would change the data, or no account at all."""
+    group = key.split(".")[0]
+    if group in ("data", "universe", "period"):
         raise ConfigError(f"grid.{key}: the cells of a grid are compared on the same data; a grid has no axis {key}")
+    if group not in AXES:
+        raise ConfigError(f"grid.{key}: changes no account; the axes of a grid are keys of {', '.join(AXES)}")
 
 
 class Cells:

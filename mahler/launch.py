@@ -28,6 +28,10 @@ from mahler.schema import ConfigError
 from mahler.terminal import ExitStatus
 
 
+MAPPINGS = ("grid", "control")     # of axes, which no YAML has before they are typed
+AXIS = re.compile(rf"\+*({'|'.join(MAPPINGS)})(?:\.([\w.]+))?=(.*)", re.DOTALL)
+
+
 class Refused(BaseException):
     """Bad input met inside a job. Not an Exception, so that Hydra neither reports it nor goes on with the sweep."""
 
@@ -56,7 +60,7 @@ def run(verb: str | None, arguments: list[str]) -> int:
 def compose(verb: str | None, arguments: list[str]) -> int:
     """Hydra's own main with `arguments` as its command line. Returns the worst exit status of its jobs."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # raise, instead of printing and leaving
-    sys.argv = ["mahler", *arguments]
+    sys.argv = ["mahler", *(_axis(argument) for argument in arguments)]
     job = _job(verb)
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
     return job.status
@@ -76,6 +80,19 @@ def with_action(verb: str | None, arguments: list[str]) -> list[str]:
     if first not in actions(verb):
         raise unknown_action(verb, first, actions(verb))
     return [f"action={first}", *rest]
+
+
+def _axis(argument: str) -> str:
+    """`grid.exit.stop_loss=[2,3]` as Hydra has to be told: a new item of `grid` whose key has a dot in it."""
+    found = AXIS.fullmatch(argument)
+    if found is None:
+        return argument
+    mapping, key, value = found.groups()
+    if "," in value and value[0] not in "[{":          # a sweep, which Hydra refuses in the words that were typed
+        return argument
+    if key is None:
+        return f"++{mapping}={value}"
+    return f"++{mapping}={{{key}: {value}}}" if mapping == "control" or value.startswith("[") else f"++{mapping}.{key}={value}"
 
 
 def refuse(reason: str) -> int:

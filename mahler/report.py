@@ -20,7 +20,7 @@ from mahler.document import Block, Bullets, Code, Heading, Picture, Rows, Words
 from mahler.figures import SYNTHETIC, percent
 from mahler.ledger import Ledger
 from mahler.report_figures import Curve
-from mahler.schema import ConfigError, Regime, Table
+from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Regime, Table
 
 Row = Mapping[str, Any]          # a row of tracking.runs
 DASH = "–"
@@ -144,6 +144,11 @@ def _out_of_sample(family: Family) -> str:
     return with_interval({"d": found["value"], "d_low": found["low"], "d_high": found["high"]}, "d", 0, "+.2f")
 
 
+def _seen(family: Family) -> str:
+    """The difference that the rule would have found, or that it would have found none."""
+    return "none" if family.judgement["out_of_reach"] else value(family.judgement["evidence"]["detectable"], ".2f")
+
+
 def _count(n: int, one: str) -> str:
     return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
 
@@ -156,7 +161,7 @@ def _overview(families: Sequence[Family]) -> Rows:
     for family in families:
         e, (winner, share) = family.judgement["evidence"], family.judgement["winners"][0]
         body.append((family.universe, family.judgement["verdict"].upper(), _out_of_sample(family),
-                     value(e["detectable"], ".2f"), value(e["deflated_sharpe"], ".2f"), f"{e['n_trials']:,.0f}",
+                     _seen(family), value(e["deflated_sharpe"], ".2f"), f"{e['n_trials']:,.0f}",
                      f"{value(family.judgement['pbo'], '.2f')} (p {value(e['pbo_p_value'], '.2f')})",
                      f"{family.short[winner]} ({share:.0%})"))
     return Rows(("universe", "verdict", f"Sharpe less control's, out of sample ({families[0].level:.0%})",
@@ -323,7 +328,8 @@ def _choosing(family: Family) -> list[Block]:
     folds, j = family.tables["folds"], family.judgement
     winners = [family.short[name] for name in folds["winner"]]
     starts = len(np.unique(folds["shift"]))
-    heat = j["heat"]
+    heat, worth = j["heat"], j["worth"]
+    out_of_sample = len(family.tables["accounts"]["date"]) / SESSIONS_PER_YEAR
     rows = [
         ("chosen most often", ", ".join(f"{family.short[name]} {share:.0%}" for name, share in j["winners"][:4])),
         ("difference on each staggered start", ", ".join(
@@ -333,6 +339,12 @@ def _choosing(family: Family) -> list[Block]:
         ("chosen again at the control's mean heat", DASH if heat is None else
          f"risk x {heat['scale']:.2f}, mean heat {percent(heat['heat'])}"
          + ("" if heat["reached"] else ", not reached")),
+        ("PSR and DSR of the chosen account: its Sharpe ratio is above zero, taken alone and as the best of N",
+         f"{value(worth['probabilistic'], '.2f')} and {value(worth['deflated'], '.2f')}"),
+        ("MinTRL: years after which its Sharpe ratio is above zero with 95 %",
+         f"{_long(worth['min_track_record_years'])}; it has {out_of_sample:.1f}"),
+        (f"MinBTL: years below which the best of {j['n_trials']:,} worthless configs is expected to show the Sharpe "
+         "ratio of the best here", f"{_long(worth['min_backtest_years'])}; there are {worth['years']:.1f}"),
         ("PBO", f"{value(j['pbo'], '.2f')}; equal configs are as low with p "
                 f"{value(j['evidence']['pbo_p_value'], '.2f')}"),
         ("the chosen lost out of sample", f"in {value(j['probability_of_loss'], '%')} of the splits; slope of out of "
@@ -352,6 +364,10 @@ def _choosing(family: Family) -> list[Block]:
                 j["evidence"]["pbo_p_value"]),
                 f"{family.universe}: where the config chosen on one half of the data ranks on the other half, and this "
                 "study's probability of overfitting among those of equally good configs, as correlated as these.")]
+
+
+def _long(years: float | None) -> str:
+    return "no length is enough, for it is not above zero" if years is None else f"{years:,.1f}"
 
 
 def _stress(family: Family) -> list[Block]:
@@ -437,10 +453,10 @@ def _unseen(family: Family) -> list[Block]:
     j, c = family.judgement, family.tables["configs"]
     seen = c["detectable"][(c["is_control"] == 0) & np.isfinite(c["detectable"])]
     null = family.tables["pbo_null"]["pbo"]
-    items = [f"Out of sample, a Sharpe difference below {value(j['evidence']['detectable'], '.2f')} a year: that much "
-             "would have been found by this rule in four studies of five (experiments/calibration.md). The estimate, "
-             "with its interval, is "
-             f"{_out_of_sample(family)}; whatever lies in the interval is not excluded."]
+    beyond = "any Sharpe difference" if j["out_of_reach"] else f"a Sharpe difference below {_seen(family)} a year"
+    items = [f"Out of sample, {beyond}, by this rule in four studies of five (experiments/calibration.md), where one "
+             f"test of one config would see {value(j['evidence']['single_test'], '.2f')}. The estimate, with its "
+             f"interval, is {_out_of_sample(family)}; whatever lies in the interval is not excluded."]
     if len(seen):
         items.append(f"In sample, differences of a single config below {seen.min():.2f} to {seen.max():.2f}, more the "
                      "less a config resembles the control.")

@@ -7,6 +7,7 @@ Nothing here computes a statistic: what is drawn was logged.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ REASONS = ("#9aa5b1", "#2f7ebc", "#d1721c", "#b5413c", "#3a9a5c", "#7a5aa6", "#2
            "#c9a227", "#5b8c5a", "#a0522d")       # of a rejection, in the order of schema.Rejection where all occur
 OTHERS = "#b9c2cb"                                # configs beyond the palette
 STITCHED = "#b5413c"
-PIECES = 220                                      # of a line, each of which keeps its lowest and its highest point
+PIECES = 100                                      # of a line, each of which keeps its lowest and its highest point
 SETTINGS = {"svg.hashsalt": "mahler", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
             "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"], "axes.edgecolor": FAINT, "axes.titlesize": 10,
             "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -59,7 +60,13 @@ def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
         draw(figure)
         text = io.StringIO()
         canvas.print_svg(text, metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    svg = re.sub(r'(?<= d=")[^"]*', lambda found: _hundredths(found[0]), text.getvalue())
+    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
+
+
+def _hundredths(path: str) -> str:
+    """A path on one line, its coordinates in hundredths of a point: what is committed is to be small."""
+    return " ".join(part if part.isalpha() else f"{float(part):.2f}".rstrip("0").rstrip(".") for part in path.split())
 
 
 def colours(names: Sequence[str], control: str, first: Sequence[str]) -> dict[str, str]:

@@ -90,22 +90,37 @@ def walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: 
            *, initial_equity: float, first_day: int, book: Book | None = None,
            ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
     """`walk` as a function of risk fractions and contracts (n,) alone: for thousands of vetoes of the same candidates."""
+    over = window_walker(candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity,
+                         book=book)
+    return partial(over, slice(0, len(candidates["day"])), first_day, len(panel.dates))
+
+
+def window_walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker,
+                  costs: Costs, *, initial_equity: float, book: Book | None = None) -> Callable[..., tuple[np.ndarray, ...]]:
+    """`walk` of any window: (rows, first_day, last_day, risk fractions, contracts), for thousands of windows.
+
+    `rows`, a slice, are the candidates that are asked, none of them later than last_day - 1; the last two are of all
+    candidates (n,). The sessions [first_day, last_day) are walked. `book` is what is held at the start of each; its
+    positions are among `rows`. What no window changes is made once.
+    """
     book = book or Book.empty(initial_equity)
-    max_loss = max_loss_per_contract(candidates, costs)
+    before = (candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
+              candidates["mid_credit"], max_loss_per_contract(candidates, costs))
+    after = (exits["day"], exits["reason"], exits["cost"], exits["costs"])
     vix_broken = (panel.vix[:, 0] >= _no_limit(breaker.max_vix)).astype(np.int8)
     week, in_group = weeks(panel.dates), np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
+    rules = (costs.entry, book.cash, book.yesterday, book.last_week, book.peak, limits.max_positions, limits.max_entries_per_day,
+             limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
+             _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
 
-    def admitted(risk_fraction: np.ndarray, max_contracts: np.ndarray) -> tuple[np.ndarray, ...]:
-        return admit(
-            candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
-            candidates["mid_credit"], max_loss, risk_fraction, max_contracts, exits["day"], exits["reason"],
-            exits["cost"], exits["costs"], paths.start, paths.mid, vix_broken, week, in_group,
-            book.held, book.contracts, book.mark, first_day, costs.entry, book.cash, book.yesterday, book.last_week,
-            book.peak, limits.max_positions, limits.max_entries_per_day,
-            limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
-            _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
+    def over(rows: slice, first_day: int, last_day: int, risk_fraction: np.ndarray,
+             max_contracts: np.ndarray) -> tuple[np.ndarray, ...]:
+        start = paths.start[rows.start:rows.stop + 1]
+        return admit(*(column[rows] for column in (*before, risk_fraction, max_contracts, *after)), start,
+                     paths.mid[:start[-1]], vix_broken[:last_day], week[:last_day], in_group, book.held, book.contracts,
+                     book.mark, first_day, *rules)
 
-    return admitted
+    return over
 
 
 def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: ExitRule, limits: Limits,

@@ -3,8 +3,9 @@
 A study is six configs with a common market in them: daily returns with fat tails, negative skew, clustered volatility
 and some persistence, of a given correlation and a given true Sharpe ratio. In a null study all six are worth the same,
 so `better than control` is a false positive. In a planted study one is better by a known difference, so anything else
-is a miss. What judges them is `mahler.validation.study.judge`, which `mahler validate` runs, by the method of
-conf/method/design.yaml with fewer bootstrap samples. Not part of the tests; writes experiments/calibration.md.
+is a miss. What judges them is `mahler.validation.study.weigh` and the rule, as in `mahler validate`, by the method of
+conf/method/design.yaml with fewer bootstrap samples. A few null markets go the whole way, from quotes on.
+Not part of the tests; writes experiments/calibration.md.
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import fill
+from typing import Any
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.signal import lfilter
 from scipy.special import beta
 
+from mahler.backtesting import make_synthetic
+from mahler.config import Backtest, load
+from mahler.grid import Axis, Cells, Grid
 from mahler.home import conf_dir
 from mahler.schema import SESSIONS_PER_YEAR
 from mahler.validation.folds import folds
 from mahler.validation.processes import processes
 from mahler.validation.scores import wilson
-from mahler.validation.sharpe import detectable_difference, sharpe_difference
-from mahler.validation.study import Method, judge
-from mahler.validation.verdict import BETTER, NO_EVIDENCE, WORSE
+from mahler.validation.sharpe import detectable_difference, difference_past_deflation, sharpe_difference
+from mahler.validation.study import DEFLATION_POWER, Method, Weighed, weigh
+from mahler.validation.verdict import BETTER, NO_EVIDENCE, RULE_FACTOR, WORSE, verdict
 from mahler.validation.walkforward import Trial, Walk
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +47,7 @@ SESSIONS, CONFIGS, CONTROL, PLANTED = 4_780, 6, 0, 3
 EXPOSURES = np.array([1.0, 0.6, 0.8, 1.2, 1.4, 1.6])    # where configs differ in that, and in nothing else
 VOLATILITY = 0.10 / np.sqrt(SESSIONS_PER_YEAR)      # a session, of every config
 FREEDOM, SKEWING = 5.0, 0.80                        # Student's t and the two-piece skew of Fernandez & Steel
+SKEW, KURTOSIS = -1.1, 10.0                         # which those, and the clustering, come to
 PERSISTENCE, CLUSTERING, ROUGHNESS = 0.05, 0.97, 0.35
 """AR(1) of the shocks, AR(1) of the logarithm of volatility, and the standard deviation of that logarithm."""
 
@@ -150,6 +158,7 @@ class Outcome:
     chosen: float
     alone: bool
     difference: float
+    control_sharpe: float
 
 
 def method_of(replications: int, pbo_replications: int) -> Method:
@@ -173,22 +182,37 @@ def tested(method: Method) -> np.ndarray:
 def examine(method: Method, truth: Truth) -> Outcome:
     """Make the study, and put it through the rule."""
     returns, size = daily_returns(truth), exposures(truth)
-    found = judge(partial(Daily, returns, size), lambda scale, natural: Daily(returns, size, scale, natural),
-                  [f"config {k}" for k in range(CONFIGS)], CONTROL, dates(), 0, replace(method, seed=truth.seed),
-                  n_trials=CONFIGS, shape=(CONFIGS,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
+    found = weigh(partial(Daily, returns, size), lambda scale, natural: Daily(returns, size, scale, natural),
+                  CONFIGS, CONTROL, dates(), 0, method, np.random.default_rng(truth.seed), n_trials=CONFIGS,
+                  shape=(CONFIGS,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
     days = tested(method)
     alone = sharpe_difference(returns[days, PLANTED], returns[days, CONTROL], periods=SESSIONS_PER_YEAR, level=0.90)
-    return Outcome(truth, found.verdict.verdict, {c.name: c.passed for c in found.verdict.criteria},
-                   float(np.mean(found.walk.winners == PLANTED)), alone.low > 0, found.evidence.difference.value)
+    return outcome(truth, found, alone.low > 0)
 
 
-def stated(sharpe: float, correlation: float, method: Method) -> float:
-    """The annual difference that a study of these states it could see, with 80 % power at a one-sided 5 %."""
+def outcome(truth: Truth, found: Weighed, alone: bool) -> Outcome:
+    said = verdict(found.evidence)
+    return Outcome(truth, said.verdict, {c.name: c.passed for c in said.criteria},
+                   float(np.mean(found.walk.winners == PLANTED)), alone, found.evidence.difference.value,
+                   found.evidence.control_sharpe)
+
+
+def single_test(sharpe: float, correlation: float, method: Method) -> float:
+    """The annual difference that one test of one config would see, with 80 % power at a one-sided 5 %."""
     better, scale = sharpe, np.sqrt(SESSIONS_PER_YEAR)
     for _ in range(5):                                  # it depends, a little, on the better one's own Sharpe ratio
         better = sharpe + detectable_difference(better / scale, sharpe / scale, correlation, len(tested(method)),
                                                 periods=SESSIONS_PER_YEAR)
     return better - sharpe
+
+
+def stated(sharpe: float, correlation: float, method: Method) -> float:
+    """The annual difference that a study of these states the whole rule finds in four of five."""
+    scale = np.sqrt(SESSIONS_PER_YEAR)
+    luck = (1.0 - correlation) / SESSIONS               # variance of equal configs' Sharpe ratios per session
+    deflation = difference_past_deflation(sharpe / scale, CONFIGS, luck, CONFIGS, len(tested(method)), SKEW, KURTOSIS,
+                                          power=DEFLATION_POWER)
+    return max(RULE_FACTOR * single_test(sharpe, correlation, method), deflation * scale)
 
 
 # ---- which studies ---------------------------------------------------------------------------------------------------
@@ -212,7 +236,8 @@ class Cell:
 
 
 NULL_CORRELATIONS = (0.80, 0.90, 0.95, 0.99)
-PLANTED_CORRELATIONS, MULTIPLES = (0.90, 0.95), (1.0, 1.5, 2.0)
+PLANTS = ((1.0, 0.90), (1.0, 0.95), (0.0, 0.90), (-0.7, 0.90))     # the control's Sharpe ratio, and the correlation
+MULTIPLES = (2.0 / 3.0, 1.0)           # at a control that earns, the first is what a single test states
 SEEDS = 10_000                         # between the first seeds of two cells
 
 
@@ -226,8 +251,8 @@ def nulls(studies: int) -> list[Cell]:
 
 
 def plants(studies: int) -> list[Cell]:
-    return [Cell(f"correlation {rho:.2f}, {multiple:g} x the stated", 1.0, multiple, (rho,), False, studies)
-            for rho in PLANTED_CORRELATIONS for multiple in MULTIPLES]
+    return [Cell(f"control {sharpe:g}, correlation {rho:.2f}, {multiple:.2g} x the stated", sharpe, multiple, (rho,),
+                 False, studies) for sharpe, rho in PLANTS for multiple in MULTIPLES]
 
 
 def run(cells: Sequence[Cell], method: Method, workers: int) -> dict[Cell, list[Outcome]]:
@@ -319,25 +344,6 @@ def by_stage(found: dict[Cell, list[Outcome]]) -> str:
     return table(rows)
 
 
-def found_at(found: dict[Cell, list[Outcome]]) -> str:
-    """In words, which difference the whole rule finds with STATED_POWER, between the multiples that were tried."""
-    words = []
-    for rho in PLANTED_CORRELATIONS:
-        tried = [(outcomes[0].truth.planted, called(outcomes, BETTER) / len(outcomes))
-                 for cell, outcomes in found.items() if cell.correlations == (rho,)]
-        smallest, at = tried[0][0], next((k for k, (_, rate) in enumerate(tried) if rate >= STATED_POWER), None)
-        if at is None:
-            words.append(f"at a correlation of {rho:.2f} none that was tried, the largest being {tried[-1][0]:.2f}")
-        elif at == 0:
-            words.append(f"at a correlation of {rho:.2f} the stated {smallest:.2f}, if not a smaller one")
-        else:
-            (d0, low), (d1, high) = tried[at - 1], tried[at]
-            d = d0 + (STATED_POWER - low) / (high - low) * (d1 - d0)
-            words.append(f"at a correlation of {rho:.2f} about {d:.2f} a year, {d / smallest:.1f} times the stated "
-                         f"{smallest:.2f}")
-    return "; ".join(words)
-
-
 def power_in_words(cell: Cell, outcomes: Sequence[Outcome]) -> str:
     """Whether a planted difference is found as often as is stated."""
     count, n = called(outcomes, BETTER), len(outcomes)
@@ -350,7 +356,7 @@ def power_in_words(cell: Cell, outcomes: Sequence[Outcome]) -> str:
     return f"{cell.name} ({outcomes[0].truth.planted:.2f} a year): {interval(count, n)}, {says}"
 
 
-def is_honest(null: dict[Cell, list[Outcome]]) -> bool:
+def is_honest(null: Mapping[Any, Sequence[Outcome]]) -> bool:
     """Whether no kind of null study is called better more often than it may be."""
     return all(called(outcomes, BETTER) <= MOST_FALSE * len(outcomes) for outcomes in null.values())
 
@@ -365,7 +371,7 @@ def what_it_is(method: Method, command: str) -> list[str]:
     return [
         "# Is the verdict honest?",
         f"""Written by `{command}`; do not edit. Studies of which the truth is known go through
-        `mahler.validation.study.judge`, the function that `mahler validate` runs, by `conf/method/design.yaml` with
+        `mahler.validation.study.weigh` and the rule, as in `mahler validate`, by `conf/method/design.yaml` with
         {method.replications} and {method.pbo_replications} bootstrap samples in place of the design's, to save time.
         All returns are drawn from a model: nothing here says anything about a market.""",
         f"""A study is {CONFIGS} configs over {SESSIONS:,} sessions (19 years) that share a market: daily returns of
@@ -396,25 +402,74 @@ def of_nulls(null: dict[Cell, list[Outcome]]) -> list[str]:
 
 
 def of_plants(planted: dict[Cell, list[Outcome]], method: Method) -> list[str]:
+    singles = [f"{single_test(sharpe, rho, method):.2f} at a control of {sharpe:g} and a correlation of {rho:.2f}"
+               for sharpe, rho in PLANTS]
     return [
         "## Something there: how often is it found?",
         f"""One config is better than the control, and than the four others, by a multiple of the difference that a
-        study of these returns states it could see, "with 80 % power at a one-sided 5 %". That is said of one test of
-        one config on the {len(tested(method)):,} sessions out of sample. The rule asks more: the config must first be
-        chosen, fold by fold, by the past, and then pass every criterion.""",
+        report of such a study states: what "this rule finds in four studies of five". It is the larger of two. The
+        comparison needs {RULE_FACTOR:g} times what one test of one config on the {len(tested(method)):,} sessions out
+        of sample would see with 80 % power at a one-sided 5 % ({"; ".join(singles)}), because the config must first be
+        chosen, fold by fold, by the past, and then pass every criterion. The deflated Sharpe ratio needs an account
+        that is itself good: at a control that earns nothing, or loses, that is the larger one by far, and it grows
+        with N.""",
         verdicts(planted), "How often it is found, against the power that is stated:",
         "\n".join(f"- {power_in_words(cell, outcomes)}." for cell, outcomes in planted.items()),
-        f"Found {STATED_POWER:.0%} of the time by the whole rule: {found_at(planted)}.",
         "Where it is lost. *The single test* is told which config is the better one:", by_stage(planted),
         by_criterion(planted),
-        f"""So `{NO_EVIDENCE}` is not "no difference". Read it with the difference that could have been seen, and
-        take that as what one test would see, which is less than what the rule needs."""]
+        f"""So `{NO_EVIDENCE}` is not "no difference". Read it with the difference that could have been seen."""]
 
 
-def report(found: dict[Cell, list[Outcome]], method: Method, command: str) -> str:
+# ---- null markets, from quotes on ------------------------------------------------------------------------------------
+
+LAST_YEAR = 2013
+MARKET = ("universe=spy", "data.variance_premium=0", "data.drift=0", "data.workers=1", f"period.end={LAST_YEAR}-12-31",
+          "fill=mid", "costs.commission=0", "costs.assignment_fee=0", "classifier=rule")
+REGIMES = ("flat", "prod", "mild", "aggressive", "bear_boost", "inverse")
+WINDOWS = {"train": 24, "test": 6, "step": 6}
+
+
+def null_market(method: Method, seed: int) -> Outcome:
+    """Quotes without a variance premium on a path without drift, traded at the mid for nothing: all are worth 0."""
+    def config(*overrides: str) -> Backtest:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return load(compose("backtest", [*MARKET, f"data.seed={seed}", *overrides]), Backtest)
+
+    with TemporaryDirectory() as folder:
+        os.environ["MAHLER_HOME"] = folder
+        base = config()
+        make_synthetic(base)
+        grid = Grid(base, (Axis("regime", REGIMES, tuple(config(f"regime={name}").regime for name in REGIMES), False),))
+        made = {natural: Cells(grid, natural=natural) for natural in (False, True)}
+
+        def at(scale: float, natural: bool) -> Cells:
+            made[natural].scale = scale
+            return made[natural]
+
+        found = weigh(lambda: at(1.0, False), at, len(grid), 0, made[False].chains.sessions, 0,
+                      replace(method, **WINDOWS), np.random.default_rng(seed), n_trials=len(grid), shape=grid.shape,
+                      ordered=[False], risk_free=0.0, progress=lambda *_: None)
+    return outcome(Truth(0.0, 0.0, np.nan, True, seed), found, False)
+
+
+def of_markets(outcomes: Sequence[Outcome]) -> list[str]:
+    sharpes, n = np.array([o.control_sharpe for o in outcomes]), len(outcomes)
+    return [
+        "## Null markets, from quotes on",
+        f"""{n} synthetic markets (SPY, 2007 to {LAST_YEAR}, seeds 1 to {n}) without a variance premium and without
+        drift, each with its own path and quotes, through the whole pipeline: chains, candidates, exits, admission of
+        the {len(REGIMES)} regime multipliers, and the rule, with {WINDOWS['train']} months of training and
+        {WINDOWS['test']} of test. Fills are at the mid and cost nothing, so that nothing earns and nothing loses but by
+        luck: the control's Sharpe ratio out of sample has a mean of {sharpes.mean():+.2f} and a standard deviation of
+        {sharpes.std(ddof=1):.2f}. Called `{BETTER}`: {interval(called(outcomes, BETTER), n)}; `{NO_EVIDENCE}`:
+        {called(outcomes, NO_EVIDENCE) / n:.1%}; `{WORSE}`: {called(outcomes, WORSE) / n:.1%}. They are few, for each
+        is a market to be made; the rate of false positives rests on the studies above."""]
+
+
+def report(found: dict[Cell, list[Outcome]], markets: Sequence[Outcome], method: Method, command: str) -> str:
     """The committed tables, with what they mean."""
     null, planted = split(found)
-    blocks = [*what_it_is(method, command), *of_nulls(null), *of_plants(planted, method)]
+    blocks = [*what_it_is(method, command), *of_nulls(null), *of_plants(planted, method), *of_markets(markets)]
     return "\n\n".join(block if block.startswith(("|", "#", "- ")) else
                        fill(" ".join(block.split()), 120, break_on_hyphens=False) for block in blocks) + "\n"
 
@@ -422,7 +477,8 @@ def report(found: dict[Cell, list[Outcome]], method: Method, command: str) -> st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--nulls", type=int, default=200, help="null studies; of other kinds half, or a quarter")
-    parser.add_argument("--planted", type=int, default=80, help="studies of each planted difference")
+    parser.add_argument("--planted", type=int, default=60, help="studies of each planted difference")
+    parser.add_argument("--markets", type=int, default=60, help="null markets that are made, and traded")
     parser.add_argument("--replications", type=int, default=500)
     parser.add_argument("--pbo-replications", type=int, default=99)
     parser.add_argument("--workers", type=int, default=2)
@@ -432,13 +488,16 @@ def main() -> None:
         os.environ[f"{library}_NUM_THREADS"] = "1"     # of the worker processes, which are as many as the cores
     method = method_of(given.replications, given.pbo_replications)
     found = run([*nulls(given.nulls), *plants(given.planted)], method, given.workers)
-    usual = {name: parser.get_default(name) for name in ("nulls", "planted", "replications", "pbo_replications")}
+    with processes(partial(_same, method), given.workers) as spread:
+        markets = dict(spread(null_market, range(1, given.markets + 1)))
+    usual = {name: parser.get_default(name) for name in ("nulls", "planted", "markets", "replications",
+                                                         "pbo_replications")}
     typed = [f"--{name.replace('_', '-')} {getattr(given, name)}" for name, default in usual.items()
              if getattr(given, name) != default]
     command = " ".join(["python tests/calibrate.py", *typed]) if typed else "make calibrate"
-    given.output.write_text(report(found, method, command))
+    given.output.write_text(report(found, [markets[seed] for seed in sorted(markets)], method, command))
     print(given.output)
-    if not is_honest(split(found)[0]):
+    if not is_honest(split(found)[0] | {"null markets": list(markets.values())}):
         raise SystemExit(f"a null study is called {BETTER!r} more often than in {MOST_FALSE:.0%}")
 
 

@@ -64,5 +64,5 @@ def test_the_report_says_when_the_rule_is_not_honest():
                        for k, truth in enumerate(cell.truths(METHOD, 0))] for cell in cells}
 
     honest, dishonest = outcomes(0), outcomes(2)
-    assert "No row has more." in calibrate.report(honest, METHOD, "a command")
-    assert "not honest" in calibrate.report(dishonest, METHOD, "a command")
+    assert "No row has more." in calibrate.report(honest, [null] * 3, METHOD, "a command")
+    assert "not honest" in calibrate.report(dishonest, [null] * 3, METHOD, "a command")

@@ -101,12 +101,16 @@ def _judgement(names: list[str], judged: list[str]) -> dict:
     evidence = {"is_control": False, "difference": {"value": 0.11, "low": -0.002, "high": 0.3, "level": 0.95},
                 "superior": False, "deflated_sharpe": 0.0002, "n_trials": 19, "pbo_p_value": 0.19, "drawdown": 0.11,
                 "control_drawdown": 0.12, "natural_fill": None, "without_best_year": -0.03,
-                "without_best_trades": 0.01, "neighbours": None, "detectable": 0.38}
+                "without_best_trades": 0.01, "neighbours": None, "control_sharpe": -0.68, "single_test": 0.25,
+                "detectable": 0.38}
+    worth = {"probabilistic": 0.004, "deflated": 0.0002, "min_track_record_years": None, "min_backtest_years": 6.4,
+             "years": 3.5}
     criteria = [{"name": "out_of_sample", "value": -0.002, "threshold": "a lower end above 0", "passed": False,
                  "words": "no"}, {"name": "natural_fill", "value": None, "threshold": "> 0", "passed": False,
                                   "words": "undefined"}]
     return {"verdict": "no evidence", "reasons": ["The difference at natural fills is undefined."],
-            "criteria": criteria, "evidence": evidence, "control": names[0], "configs": len(names), "universe": "QQQ",
+            "criteria": criteria, "evidence": evidence, "worth": worth, "out_of_reach": False, "control": names[0],
+            "configs": len(names), "universe": "QQQ",
             "winners": [[names[1], 0.5], [names[0], 0.5]], "years": {"2019": None}, "efficiency": None, "pbo": 0.5,
             "degradation": None, "probability_of_loss": 0.4, "spa_p_value": 0.3, "superior": [], "heat": None,
             "n_trials": 19, "n_by_study": {"regime_grid": 12, "other": 7}, "judged": judged}
@@ -192,6 +196,33 @@ def test_what_could_not_have_been_seen_n_and_limits_are_said(home):
                  "a leg travels 66% of its bid-ask spread", "The control itself loses on these data", "digest dddd",
                  "2017-01-03 to 2020-06-15; out of sample 2019-01-02 to 2019-12-17"):
         assert said in text, said
+
+
+def test_psr_dsr_and_the_lengths_that_would_be_enough_are_in_the_table(home):
+    said = {row[0].partition(":")[0]: row[1] for table in tables("regime_grid") if table.head == ("", "")
+            for row in table.body}
+    psr = next(text for what, text in said.items() if what.startswith("PSR and DSR"))
+    assert psr == "0.00 and 0.00" or psr == "0.004 and 0.0002"
+    assert said["MinTRL"].startswith("no length is enough") and said["MinBTL"] == "6.4; there are 3.5"
+
+
+def test_where_no_difference_could_have_been_called_better_the_report_says_any(home):
+    family = command._family(command._validations("regime_grid")[0])
+    family.judgement["evidence"]["detectable"], family.judgement["out_of_reach"] = None, True
+    text = document.markdown(report.blocks(command._study("regime_grid"), [family], ()))
+    assert "Out of sample, any Sharpe difference, by this rule" in text and "| none |" in text
+
+
+def test_a_validation_of_older_code_is_to_be_made_again(home):
+    row = command._validations("regime_grid")[0]
+    path = row["artifacts"] / "judgement.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "worth"}), encoding="utf-8")
+    try:
+        with pytest.raises(ConfigError, match="run mahler validate study=regime_grid again"):
+            command._family(row)
+    finally:
+        path.write_text(text, encoding="utf-8")
 
 
 def test_a_drawdown_has_the_dates_of_the_runs_own_account(home):
@@ -282,7 +313,7 @@ def test_the_page_needs_no_other_file(home):
 
 
 def test_figures_are_small(home):
-    assert max(len(svg) for study in ("regime_grid", "map") for svg in pictures(study).values()) < 200_000
+    assert max(len(svg) for study in ("regime_grid", "map") for svg in pictures(study).values()) < 80_000
 
 
 def test_a_line_keeps_its_extremes():

@@ -90,12 +90,43 @@ def test_a_cell_of_a_grid_is_the_base_with_one_option_of_each_axis() -> None:
     assert grid.name(11) == "regime=prod, max_heat=0.3, fraction=0.02"
 
 
-@pytest.mark.parametrize("key, said", [("limits.max_heet", "max_heet"), ("nothing", "nothing")])
-def test_an_axis_that_the_config_has_not_is_refused(key, said) -> None:
-    from mahler.grid import read
+GRIDS = [
+    (["grid.limits.max_heet=[0.1]"], "max_heet"), (["grid.nothing=[1]"], "grid.nothing: changes no account"),
+    (["grid.method.train=[12,24]"], "changes no account"), (["grid.universe=[spy,qqq]"], "compared on the same data"),
+    (["grid.regime=[flat,nope]"], "regime=nope: no such option"), (["grid.regime=[flat,flat]"], "there twice"),
+    (["grid.regime=[flat,null]"], "name of a file of conf/regime"), (["grid.regime=[]"], "has no option"),
+    (["grid.regime=[prod,mild]"], "the control's option flat is not one of prod, mild"),
+    (["grid.regime=flat"], "grid.regime is a list, got 'flat'"), (["grid.regime=flat,prod"], "written grid.regime=[flat,prod]"),
+    (["grid.limits.max_heat=[20,0.2]"], "limits.max_heat is a fraction of equity"), (["grid=5"], "grid is a mapping"),
+    (["grid.regime=[flat,prod]", "control.limits=tight"], "control.limits: is no axis of the grid"),
+]
 
-    with pytest.raises(ConfigError, match=said):
-        read(config(), key)
+
+@pytest.mark.parametrize("typed, said", GRIDS, ids=[" ".join(typed) for typed, _ in GRIDS])
+def test_a_grid_that_cannot_be_is_refused_in_one_line(typed, said, capfd) -> None:
+    from mahler import launch
+
+    assert launch.run("validate", ["study=x", *typed]) == 2
+    error = capfd.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed, axes", [
+    (["grid.regime=[flat,inverse]"], {"regime": ["flat", "inverse"]}),
+    (["grid={regime: [flat, inverse]}"], {"regime": ["flat", "inverse"]}),
+    (["grid.exit.stop_loss=[2,3]", "grid.limits=[moderate]"], {"exit.stop_loss": [2, 3], "limits": ["moderate"]}),
+    (["+grid.exit.stop_loss=[2,3]"], {"exit.stop_loss": [2, 3]}),
+    (["experiment=walk_forward", "grid.exit.stop_loss=[2,3]", "~grid.limits", "~grid.regime"],
+     {"exit.profit_target": [0.5, 0.65, 0.8], "exit.stop_loss": [2, 3]}),
+])
+def test_an_axis_may_be_typed_as_any_other_key(typed, axes, monkeypatch) -> None:
+    from mahler import launch
+
+    seen = []
+    monkeypatch.setattr(command, "run", seen.append)
+    monkeypatch.setattr(launch, "get_type_hints", lambda _: {"config": Validate})
+    assert launch.run("validate", ["study=x", *typed]) == 0
+    assert seen[0].grid == axes
 
 
 def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None:

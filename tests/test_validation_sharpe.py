@@ -153,6 +153,28 @@ def test_the_minimum_track_record_is_where_the_probability_reaches_its_confidenc
     assert sharpe.probabilistic_sharpe(0.1, 0.02, n, -0.5, 5.0) == approx(0.9, rel=1e-9)
 
 
+def test_a_difference_past_deflation_passes_it_and_a_smaller_one_does_not():
+    day, n, configs = np.sqrt(252), 3392, 6
+    for annual, trials in ((-0.7, 6), (0.0, 6), (0.5, 45), (-0.7, 12)):
+        found = sharpe.difference_past_deflation(annual / day, trials, (0.07 / day) ** 2, configs, n, -1.0, 10.0)
+        assert 0 < found < np.inf
+
+        def passes(x):
+            """The DSR, at a Sharpe ratio as unlucky as one study in five, of a config that is x above the other five."""
+            moved = np.sqrt((0.07 / day) ** 2 + x ** 2 / configs)
+            error = np.sqrt(sharpe.sharpe_variance(2.486 / np.sqrt(n), -1.0, 10.0) / (n - 1))
+            luckless = annual / day + x - 0.841621 * error
+            return luckless - moved * sharpe.expected_max_sharpe(trials) >= 1.644854 * error
+
+        assert passes(found * 1.0001) and not passes(found * 0.9999)
+
+
+def test_no_difference_passes_deflation_where_being_better_raises_the_bar_by_more():
+    day = np.sqrt(252)
+    assert sharpe.difference_past_deflation(-0.7 / day, 250, (0.07 / day) ** 2, 6, 3392, -1.0, 10.0) == np.inf
+    assert sharpe.difference_past_deflation(2.0 / day, 250, (0.07 / day) ** 2, 6, 3392, -1.0, 10.0) == 0.0
+
+
 # ---- paired differences ----------------------------------------------------------------------------------------------
 
 def test_equal_series_differ_by_nothing_for_certain():

@@ -7,7 +7,7 @@ import pytest
 
 from mahler.schema import ConfigError
 from mahler.validation import sharpe
-from mahler.validation.study import YEAR, _detectable, judge
+from mahler.validation.study import YEAR, _single_test, judge
 
 
 def _returns(rng: np.random.Generator, n: int, correlations: list[float]) -> np.ndarray:
@@ -17,18 +17,18 @@ def _returns(rng: np.random.Generator, n: int, correlations: list[float]) -> np.
     return np.stack([control, *others], axis=1)
 
 
-def test_what_could_have_been_seen_is_of_the_config_that_is_least_like_the_control() -> None:
+def test_what_a_single_test_sees_is_of_the_config_that_is_least_like_the_control() -> None:
     returns = _returns(np.random.default_rng(0), 3000, [0.99, 0.8])
     days = np.arange(1000, 3000)
     far = sharpe.detectable_by(returns[days, 2], returns[days, 0], periods=YEAR)
     near = sharpe.detectable_by(returns[days, 1], returns[days, 0], periods=YEAR)
-    assert _detectable(returns, 0, days) == far > near > 0.0
+    assert _single_test(returns, 0, days) == far > near > 0.0
 
 
-def test_what_could_have_been_seen_is_not_zero_because_the_control_was_chosen() -> None:
+def test_what_a_single_test_sees_is_not_zero_because_the_control_was_chosen() -> None:
     returns = _returns(np.random.default_rng(1), 2000, [0.9])
-    assert _detectable(returns, 0, np.arange(2000)) > 0.1        # the stitched account would be the control itself
-    assert np.isnan(_detectable(returns[:, :1], 0, np.arange(2000)))
+    assert _single_test(returns, 0, np.arange(2000)) > 0.1        # the stitched account would be the control itself
+    assert np.isnan(_single_test(returns[:, :1], 0, np.arange(2000)))
 
 
 def test_one_config_is_nothing_to_choose_from() -> None:

@@ -10,13 +10,14 @@ from functools import partial
 import numpy as np
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from mahler import cache, config as configs, tracking, trials
 from mahler.backtesting import identity, market, source_module, store_root
 from mahler.config import Backtest, Validate, load
-from mahler.grid import Axis, Cells, Grid, check_same_market, read
-from mahler.schema import ConfigError
+from mahler.grid import Axis, Cells, Grid, check_axis, read
+from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
 from mahler.validation.study import Judgement, judge
@@ -132,10 +133,14 @@ def _of_grid(config: Validate) -> Family:
     """The product of the axes that `grid` names."""
     axes, typed = [], [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(("grid", "control"))]
     for key, options in config.grid.items():
+        check_axis(key)
         read(config, key)
-        check_same_market(Grid(config, ()), key)
         if not options:
             raise ConfigError(f"grid.{key} has no option")
+        if len({json.dumps(option) for option in options}) < len(options):
+            raise ConfigError(f"grid.{key}: an option is there twice in {options}")
+        if key in HydraConfig.get().runtime.choices and not all(isinstance(option, str) for option in options):
+            raise ConfigError(f"grid.{key}: an option is the name of a file of conf/{key}, got {options}")
         words = tuple(option if isinstance(option, str) else json.dumps(option) for option in options)
         values = tuple(read(_composed("validate", [*typed, f"{key}={word}"], Validate), key) for word in words)
         axes.append(Axis(key, words, values, all(isinstance(o, (int, float)) for o in options)))
@@ -149,7 +154,8 @@ def _of_grid(config: Validate) -> Family:
         same = [k for k, value in enumerate(axis.values) if axis.options[k] == word
                 or (word is None and repr(value) == repr(read(config, axis.key)))]
         if not same:
-            raise ConfigError(f"grid.{axis.key}: the control's option {word or read(config, axis.key)} is not one of "
+            default = HydraConfig.get().runtime.choices.get(axis.key, read(config, axis.key))
+            raise ConfigError(f"grid.{axis.key}: the control's option {word or default} is not one of "
                               f"{', '.join(axis.options)}; add it, or name one of them in control")
         at.append(same[0])
     return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
@@ -170,40 +176,48 @@ def _backtest(cell: Backtest) -> Backtest:
 
 
 def _composed(primary: str, overrides: list[str], schema: type):
-    """A config as the command line would compose it, loaded."""
-    return load(compose(primary, overrides), schema)
+    """A config as the command line would compose it, loaded. Raises ConfigError where it cannot be composed."""
+    try:
+        return load(compose(primary, overrides), schema)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        raise configs.unknown_option(group, option, error.options or []) from error
+    except HydraException as error:
+        raise ConfigError(f"{overrides[-1] if overrides else primary}: {str(error).splitlines()[0]}") from error
 
 
 # ---- what came of it -------------------------------------------------------------------------------------------------
 
 
 def _metrics(found: Judgement) -> dict[str, float]:
-    e = found.evidence
+    e, worth = found.weighed.evidence, found.weighed.worth
     return {"difference": e.difference.value, "difference_low": e.difference.low, "difference_high": e.difference.high,
-            "deflated_sharpe": e.deflated_sharpe, "n_trials": e.n_trials, "pbo": found.overfitting.pbo,
-            "pbo_p_value": e.pbo_p_value, "spa_p_value": found.spa_p_value, "detectable": e.detectable,
+            "probabilistic_sharpe": worth.probabilistic, "deflated_sharpe": worth.deflated,
+            "min_track_record_years": worth.min_track_record_years, "min_backtest_years": worth.min_backtest_years,
+            "n_trials": e.n_trials, "pbo": found.overfitting.pbo, "pbo_p_value": e.pbo_p_value,
+            "spa_p_value": found.spa_p_value, "single_test": e.single_test, "detectable": e.detectable,
             "natural_fill_difference": e.natural_fill, "without_best_year": e.without_best_year,
             "without_best_trades": e.without_best_trades, "efficiency": found.efficiency}
 
 
 def _tables(found: Judgement) -> dict:
-    n = len(found.names)
     return {"configs": found.configs, "folds": found.folds, "accounts": found.accounts, "spread": found.spread,
-            "trials": {"config": np.array(found.names, dtype=object), **found.walk.search.trials},
-            "pbo_null": {"pbo": found.null},
-            "pbo_logits": {"logit": found.overfitting.logits} if n else {"logit": np.zeros(0)}}
+            "trials": {"config": np.array(found.names, dtype=object), **found.weighed.walk.search.trials},
+            "pbo_null": {"pbo": found.weighed.null}, "pbo_logits": {"logit": found.overfitting.logits}}
 
 
 def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
-    """The judgement in JSON: what a report is written from. NaN is null."""
+    """The judgement in JSON: what a report is written from. What is not finite is null."""
+    w = found.weighed
     whole = {"verdict": found.verdict.verdict, "reasons": list(found.verdict.reasons),
-             "criteria": [asdict(c) for c in found.verdict.criteria], "evidence": asdict(found.evidence),
+             "criteria": [asdict(c) for c in found.verdict.criteria], "evidence": asdict(w.evidence),
+             "worth": asdict(w.worth), "out_of_reach": bool(np.isinf(w.evidence.detectable)),
              "control": found.names[found.control], "configs": len(found.names), "universe": family.universe,
-             "winners": found.winners, "years": {str(y): d for y, d in found.years.items()},
+             "winners": found.winners, "years": {str(y): d for y, d in w.years.items()},
              "efficiency": found.efficiency, "pbo": found.overfitting.pbo,
              "degradation": found.overfitting.degradation,
              "probability_of_loss": found.overfitting.probability_of_loss, "spa_p_value": found.spa_p_value,
-             "superior": list(found.superior), "heat": asdict(found.heat) if found.heat else None,
+             "superior": list(found.superior), "heat": asdict(w.heat) if w.heat else None,
              "n_trials": found.n_trials, "n_by_study": trials.by_study(tried), "judged": list(family.judged)}
     return json.loads(json.dumps(whole, default=float), parse_constant=lambda _: None)
 
@@ -226,12 +240,19 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
             "at equal heat": value("equal_heat_max_drawdown", row, ".1%"), "heat": value("mean_heat", row, ".1%")}
            for row in rows],
           title=f"{study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
-    e = found.evidence
+    e, worth = found.weighed.evidence, found.weighed.worth
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
         f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
         + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
     say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
-        f"DSR {e.deflated_sharpe:.2f} of N = {found.n_trials}")
+        f"DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
+    say(f"  MinTRL {_years(worth.min_track_record_years)} of the {len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f} out "
+        f"of sample; MinBTL {_years(worth.min_backtest_years)} of the {worth.years:.1f} there are")
     say(f"  VERDICT: {found.verdict.verdict.upper()}")
     for reason in found.verdict.reasons:
         say(f"    {reason}")
+
+
+def _years(years: float) -> str:
+    """A length of time that would be enough; there is none for a Sharpe ratio that is not above zero."""
+    return f"{years:.1f} years" if np.isfinite(years) else "none is enough"

@@ -6,18 +6,14 @@ candidates of that window, and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from mahler.exits import Costs
 from mahler.panel import Panel
 from mahler.paths import Paths
 from mahler.schema import MULTIPLIER, Exit, Table
-from mahler.simulate import Breaker, Limits, walk
+from mahler.simulate import Breaker, Limits, window_walker
 from mahler.validation.walkforward import Trial, Walk
-
-_COLUMNS = ("day", "ticker", "spread_id", "credit", "mid_credit", "max_loss", "risk_fraction", "max_contracts")
 
 
 def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker,
@@ -28,30 +24,27 @@ def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: L
     `max_contracts`; `exits` are theirs. Positions that are open after the session before last_day stay at their
     marks. A window [0, n_days) is what `simulate` walks.
     """
+    day, credit = candidates["day"], candidates["credit"]
+    risk, most = candidates["risk_fraction"], candidates["max_contracts"]
+    over = window_walker(candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity)
+
     def rewalk(first_day: int, last_day: int) -> Walk:
         # Of the days' own type: searching for another one would convert all of them first.
-        rows = slice(*candidates["day"].searchsorted(np.array([first_day, last_day], candidates["day"].dtype)))
-        mine = {name: candidates[name][rows] for name in _COLUMNS}
-        ends = {name: column[rows] for name, column in exits.items()}
-        start = paths.start[rows.start:rows.stop + 1]
-        contracts, _, cash, marks, open_max_loss, *_ = walk(
-            mine, replace(paths, start=start, mid=paths.mid[:start[-1]]), ends,
-            replace(panel, dates=panel.dates[:last_day], vix=panel.vix[:last_day]), limits, breaker, costs,
-            initial_equity=initial_equity, first_day=first_day)
+        rows = slice(*day.searchsorted(np.array([first_day, last_day], day.dtype)).tolist())
+        contracts, _, cash, marks, open_max_loss, *_ = over(rows, first_day, last_day, risk, most)
         at = np.flatnonzero(contracts > 0)      # ten times quicker of booleans than of integers
-        lots, day = contracts[at], mine["day"][at]
-        exit_day = np.where(ends["reason"][at] == Exit.END_OF_PERIOD, np.maximum(ends["day"][at], last_day),
-                            ends["day"][at])
-        pnl = lots * ends["pnl"][at]
+        lots, at = contracts[at], at + rows.start
+        entry_day, exit_day, pnl = day[at], exits["day"][at], lots * exits["pnl"][at]
+        exit_day = np.where(exits["reason"][at] == Exit.END_OF_PERIOD, np.maximum(exit_day, last_day), exit_day)
         unclosed = np.zeros(last_day - first_day)
         for i in np.flatnonzero(exit_day >= last_day):
-            marked = _marks(paths.mid, start[at[i]], last_day - day[i])
-            value = lots[i] * (MULTIPLIER * (mine["credit"][at[i]] - marked) - costs.entry)   # dollars, by session
-            unclosed[day[i] - first_day:] += value
+            marked = _marks(paths.mid, paths.start[at[i]], last_day - entry_day[i])
+            value = lots[i] * (MULTIPLIER * (credit[at[i]] - marked) - costs.entry)   # dollars, by session
+            unclosed[entry_day[i] - first_day:] += value
             pnl[i] = value[-1]
         span = slice(first_day, last_day)
-        return Walk(first_day, initial_equity, cash[span] + marks[span], open_max_loss[span], unclosed, day, exit_day,
-                    pnl)
+        return Walk(first_day, initial_equity, cash[span] + marks[span], open_max_loss[span], unclosed, entry_day,
+                    exit_day, pnl)
 
     return rewalk
 
@@ -59,5 +52,7 @@ def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: L
 def _marks(mid: np.ndarray, start: int, n: int) -> np.ndarray:
     """The first n marks of a path, dollars per share: a missing one is the one before it."""
     path = mid[start:start + n]
-    known = np.maximum.accumulate(np.where(np.isnan(path), 0, np.arange(n)))
-    return path[known]
+    missing = np.isnan(path)
+    if not missing.any():
+        return path
+    return path[np.maximum.accumulate(np.where(missing, 0, np.arange(n)))]

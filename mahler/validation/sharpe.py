@@ -196,6 +196,37 @@ def deflated_sharpe(sharpe: float, n_trials: int, trial_variance: float, n: int,
     return probabilistic_sharpe(sharpe, deflated_benchmark(n_trials, trial_variance), n, skew, kurtosis)
 
 
+def difference_past_deflation(control: float, n_trials: int, trial_variance: float, n_configs: int, n: int, skew: float,
+                              kurtosis: float, *, confidence: float = 1.0 - SIZE, power: float = POWER) -> float:
+    """Smallest true difference per period with which one config's DSR reaches `confidence` as often as `power`.
+
+    The config earns the control's Sharpe ratio and the difference X. Being better also sets it apart from the other
+    n_configs - 1, which raises the variance across trials from `trial_variance` by X^2 / n_configs, and with it SR0:
+
+        control + X >= E[max_N] sqrt(trial_variance + X^2 / n_configs) + (z_confidence + z_power) sqrt(V / (n - 1)).
+
+    0 where the control itself is far enough above; inf where no X is enough: E[max_N] then grows faster than X.
+
+    Parameters
+    ----------
+    control : float
+        The control's Sharpe ratio per period.
+    n_trials, trial_variance
+        As for `deflated_sharpe`.
+    n_configs : int
+        Configurations of this study, over which the variance is taken.
+    n, skew, kurtosis
+        Observations of the account that is judged, and moments of the returns.
+    """
+    z, best = float(ndtri(confidence) + ndtri(power)), expected_max_sharpe(n_trials)
+    missing = z * np.sqrt(sharpe_variance(z / np.sqrt(n), skew, kurtosis) / (n - 1)) - control
+    if -missing >= best * np.sqrt(trial_variance):
+        return 0.0
+    # The condition squared is a parabola in X; of its roots those count that are right before squaring, too.
+    roots = np.roots([1.0 - best ** 2 / n_configs, -2.0 * missing, missing ** 2 - best ** 2 * trial_variance])
+    return min((float(x.real) for x in roots if x.imag == 0.0 and x.real >= max(missing, 0.0)), default=np.inf)
+
+
 def min_backtest_length(annual_sharpe: float, n_trials: int) -> float:
     """Years below which the best of `n_trials` worthless trials is expected to show `annual_sharpe`: (E[max] / SR)^2.
 

@@ -14,11 +14,11 @@ from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table, choice, number
 from mahler.validation import bootstrap, folds as windows, pbo, robustness, sharpe, superiority, walkforward
 from mahler.validation.bootstrap import Interval
 from mahler.validation.processes import Setup
-from mahler.validation.verdict import Evidence, Verdict, verdict
+from mahler.validation.verdict import RULE_FACTOR, Evidence, Verdict, verdict
 from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, returns_of
 
 YEAR = float(SESSIONS_PER_YEAR)
-RULE_FACTOR = 1.5        # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
+DEFLATION_POWER = 0.90   # of passing the deflation alone, so that the whole rule is left with sharpe.POWER
 COLUMNS = ("config", "is_control", "trades", "mean_heat", *(f"{name}{end}" for name in ("cagr", "sharpe", "max_drawdown")
            for end in ("", "_low", "_high")), "psr", "min_track_record_years", "difference", "difference_low",
            "difference_high", "detectable", "equal_heat_scale", "equal_heat_cagr", "equal_heat_max_drawdown")
@@ -49,33 +49,84 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What an out-of-sample account's Sharpe ratio is worth; NaN where it never moved.
+
+    `probabilistic` (PSR of 0) and `deflated` (DSR) are probabilities; the track record (MinTRL) is that after which
+    its Sharpe ratio is above 0 with 95 %, inf where it is not above 0. The backtest (MinBTL) is that below which the
+    best of N worthless trials is expected to show the Sharpe ratio of the best here; `years` are those that there are.
+    """
+
+    probabilistic: float
+    deflated: float
+    min_track_record_years: float
+    min_backtest_years: float
+    years: float
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A walk-forward with the evidence that the rule asks for, and what that was computed from."""
+
+    walk: WalkForward
+    evidence: Evidence
+    worth: Worth
+    shown: list[int]                     # the trials that get intervals
+    walks: dict[int, Walk]               # theirs, on the whole span
+    returns: np.ndarray                  # theirs, (n_days, n_shown)
+    scored: walkforward.Stitched         # the first start's account out of sample
+    years: dict[int, float]              # the difference without each year
+    null: np.ndarray                     # PBO of equal configs, (replications,)
+    heat: robustness.HeatMatch | None    # at which the chosen configs have the control's mean heat
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What a study came to; tables have a row per config or per fold, `accounts` a row per out-of-sample session."""
 
     verdict: Verdict
-    evidence: Evidence
+    weighed: Weighed
     names: tuple[str, ...]
     control: int
-    walk: WalkForward
     configs: Table
     folds: Table
     accounts: Table
     spread: Table                        # the difference on each staggered start
-    years: dict[int, float]              # the difference without each year
     winners: list[tuple[str, float]]     # how often each won a fold
     efficiency: float
     overfitting: pbo.Overfitting
-    null: np.ndarray                     # PBO of equal configs, (replications,)
     spa_p_value: float
     superior: tuple[str, ...]            # by StepM, on the whole period
-    heat: robustness.HeatMatch | None    # at which the chosen configs have the control's mean heat
     n_trials: int
 
 
 def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str], control: int, dates: np.ndarray,
           first_day: int, method: Method, *, n_trials: int, shape: Sequence[int], ordered: Sequence[bool],
           risk_free: float, progress: Progress) -> Judgement:
-    """Validate the trials 0 .. len(names) - 1, of which `control` is the control.
+    """Validate the trials 0 .. len(names) - 1, of which `control` is the control: `weigh`, the rule, and the tables."""
+    rng = np.random.default_rng(method.seed)
+    w = weigh(setup, at, len(names), control, dates, first_day, method, rng, n_trials=n_trials, shape=shape,
+              ordered=ordered, risk_free=risk_free, progress=progress)
+    of_control = w.returns[:, w.shown.index(control)]
+    whole = superiority.superiority(superiority.at_control_volatility(w.returns, of_control), of_control, rng=rng,
+                                    replications=method.replications)
+    starts = [walkforward.stitched(w.walk, shift) for shift in method.shifts]
+    return Judgement(
+        verdict=verdict(w.evidence), weighed=w, names=tuple(names), control=control,
+        configs=_configs(w, names, control, dates[first_day:], at, method, rng, risk_free),
+        folds=_fold_table(w.walk, names, dates),
+        accounts={"date": dates[w.scored.days], "chosen": w.scored.returns, "control": w.scored.control},
+        spread={"shift": np.array(method.shifts), "difference": np.array(
+            [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
+        winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
+        efficiency=walkforward.efficiency(w.walk), overfitting=pbo.overfitting_of_blocks(w.walk.search.blocks),
+        spa_p_value=whole.p_value, superior=tuple(names[w.shown[k]] for k in whole.superior), n_trials=n_trials)
+
+
+def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, control: int, dates: np.ndarray,
+          first_day: int, method: Method, rng: np.random.Generator, *, n_trials: int, shape: Sequence[int],
+          ordered: Sequence[bool], risk_free: float, progress: Progress) -> Weighed:
+    """Walk the trials 0 .. n_configs - 1 forward, and compute all that the rule asks for.
 
     Parameters
     ----------
@@ -93,52 +144,38 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
     ConfigError
         Where there is nothing to choose from, or the data are too short for the windows.
     """
-    if len(names) < 2:
+    if n_configs < 2:
         raise ConfigError("a study to validate has two configs or more: with one there is nothing to choose from")
-    rng = np.random.default_rng(method.seed)
     span = (first_day, len(dates))
     made = windows.folds(dates, start=dates[first_day], train=method.train, test=method.test, step=method.step,
                          anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
     result = walkforward.walk_forward(
-        setup, len(names), control, made, span=span, objective=method.objective, risk_free=risk_free, keep=(),
+        setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free, keep=(),
         workers=method.workers, progress=progress)
-    modelled = at(1.0, False)
-    shown = _shown(result)
+    modelled, shown = at(1.0, False), _shown(result)
     walks = {k: modelled(k)(*span) for k in shown}
     returns = np.stack([returns_of(walks[k]) for k in shown], axis=1)                # (n_days, n_shown)
-    of_control = returns[:, shown.index(control)]
-
     scored = walkforward.stitched(result, 0)
     matched, equal_heat = _equal_heat(result, at)
     p_value, null = pbo.null_test(returns, rng=rng, replications=method.pbo_replications)
-    whole = superiority.superiority(superiority.at_control_volatility(returns, of_control), of_control, rng=rng,
-                                    replications=method.replications)
     chosen, base = _of_start(result, 0)
     years = robustness.leave_one_year_out(dates[scored.days], scored.returns, scored.control, periods=YEAR)
+    worth = _worth(scored.returns, result, n_trials, risk_free, span)
+    single = _single_test(returns, shown.index(control), scored.days - first_day)
+    favourite = walkforward.winner_frequency(result)[0][0]
     evidence = Evidence(
         is_control=bool((result.winners == control).all()),
         difference=_difference(scored.returns, scored.control, method, rng),
         superior=_superior(scored.returns, scored.control, method, rng),
-        deflated_sharpe=_deflated(scored.returns, result, n_trials, risk_free), n_trials=n_trials, pbo_p_value=p_value,
+        deflated_sharpe=worth.deflated, n_trials=n_trials, pbo_p_value=p_value,
         drawdown=_drawdown(equal_heat or chosen), control_drawdown=_drawdown(base),
         natural_fill=_natural(result, at), without_best_year=min(years.values(), default=np.nan),
         without_best_trades=robustness.difference(robustness.without_best_trades(chosen),
                                                   robustness.without_best_trades(base), periods=YEAR),
-        neighbours=robustness.stability(result.search.trials["sharpe"], control, walkforward.winner_frequency(result)[0][0],
-                                        shape, ordered),
-        detectable=RULE_FACTOR * _detectable(returns, shown.index(control), scored.days - first_day))
-    starts = [walkforward.stitched(result, shift) for shift in method.shifts]
-    return Judgement(
-        verdict=verdict(evidence), evidence=evidence, names=tuple(names), control=control, walk=result,
-        configs=_configs(names, shown, control, walks, returns, dates[slice(*span)], at, method, rng, risk_free),
-        folds=_fold_table(result, names, dates),
-        accounts={"date": dates[scored.days], "chosen": scored.returns, "control": scored.control},
-        spread={"shift": np.array(method.shifts), "difference": np.array(
-            [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
-        years=years, winners=[(names[k], share) for k, share in walkforward.winner_frequency(result)],
-        efficiency=walkforward.efficiency(result), overfitting=pbo.overfitting_of_blocks(result.search.blocks), null=null,
-        spa_p_value=whole.p_value, superior=tuple(names[shown[k]] for k in whole.superior), heat=matched,
-        n_trials=n_trials)
+        neighbours=robustness.stability(result.search.trials["sharpe"], control, favourite, shape, ordered),
+        control_sharpe=metrics.sharpe(scored.control, risk_free), single_test=single,
+        detectable=_detectable(single, scored.control, result, n_trials, risk_free))
+    return Weighed(result, evidence, worth, shown, walks, returns, scored, years, null, matched)
 
 
 def _shown(result: WalkForward) -> list[int]:
@@ -200,17 +237,28 @@ def _superior(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.
     return bool(superiority.superiority(scaled, control, rng=rng, replications=method.replications).superior)
 
 
-def _deflated(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free: float) -> float:
-    """DSR of the stitched account; NaN where it never moved."""
+def _trial_variance(result: WalkForward) -> float:
+    """Variance across the study's trials of their Sharpe ratios per session."""
     known = result.search.trials["sharpe"]
-    variance = float(np.var(known[np.isfinite(known)] / np.sqrt(YEAR), ddof=1)) if np.isfinite(known).sum() > 1 else 0.0
+    known = known[np.isfinite(known)]
+    return float(np.var(known / np.sqrt(YEAR), ddof=1)) if len(known) > 1 else 0.0
+
+
+def _worth(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free: float, span: tuple[int, int]) -> Worth:
+    """PSR, DSR and MinTRL of the stitched account; MinBTL of the best trial on the whole span."""
+    years, best = (span[1] - span[0]) / YEAR, float(np.nanmax(result.search.trials["sharpe"], initial=-np.inf))
+    length = sharpe.min_backtest_length(best, max(n_trials, 2)) if best > 0 else np.nan
     if returns.min() == returns.max():
-        return np.nan
+        return Worth(np.nan, np.nan, np.nan, length, years)
     found = sharpe.sample(returns, risk_free)
-    return sharpe.deflated_sharpe(found.sharpe, max(n_trials, 2), variance, found.n, found.skew, found.kurtosis)
+    return Worth(
+        sharpe.probabilistic_sharpe(found.sharpe, 0.0, found.n, found.skew, found.kurtosis),
+        sharpe.deflated_sharpe(found.sharpe, max(n_trials, 2), _trial_variance(result), found.n, found.skew,
+                               found.kurtosis),
+        sharpe.min_track_record(found.sharpe, 0.0, found.skew, found.kurtosis) / YEAR, length, years)
 
 
-def _detectable(returns: np.ndarray, control: int, days: np.ndarray) -> float:
+def _single_test(returns: np.ndarray, control: int, days: np.ndarray) -> float:
     """The largest difference that a single test of a config (n_days, n_configs) against the control needs on `days`.
 
     Of the configs' own returns, not of the stitched account: where the past chose the control, that is the control.
@@ -221,16 +269,27 @@ def _detectable(returns: np.ndarray, control: int, days: np.ndarray) -> float:
     return max(known, default=np.nan)
 
 
-def _configs(names: Sequence[str], shown: Sequence[int], control: int, walks: dict[int, Walk], returns: np.ndarray,
-             dates: np.ndarray, at: Callable[[float, bool], Market], method: Method, rng: np.random.Generator,
-             risk_free: float) -> Table:
+def _detectable(single: float, control: np.ndarray, result: WalkForward, n_trials: int, risk_free: float) -> float:
+    """The difference that the whole rule finds in four studies of five: that of the comparison, or of the deflation."""
+    if np.isnan(single) or control.min() == control.max():
+        return np.nan
+    of_control = sharpe.sample(control, risk_free)
+    deflation = sharpe.difference_past_deflation(
+        of_control.sharpe, max(n_trials, 2), _trial_variance(result), len(result.search.in_sample), of_control.n,
+        of_control.skew, of_control.kurtosis, power=DEFLATION_POWER)
+    return max(RULE_FACTOR * single, deflation * np.sqrt(YEAR))
+
+
+def _configs(w: Weighed, names: Sequence[str], control: int, dates: np.ndarray, at: Callable[[float, bool], Market],
+             method: Method, rng: np.random.Generator, risk_free: float) -> Table:
     """A row per shown config: metrics of the whole period with their intervals, and the difference from the control."""
-    base = returns[:, shown.index(control)]
+    returns, walks = w.returns, w.walks
+    base = returns[:, w.shown.index(control)]
     paired = bootstrap.sharpe_difference_intervals(returns, base, rng=rng, replications=method.replications,
                                                    level=method.level, periods=YEAR)
     target = _mean_heat([walks[control]])
     rows: list[dict[str, Any]] = []
-    for column, trial in enumerate(shown):
+    for column, trial in enumerate(w.shown):
         mine = returns[:, column]
         row = {"config": names[trial], "is_control": trial == control, "trades": float(len(walks[trial].pnl)),
                "mean_heat": _mean_heat([walks[trial]])}
@@ -248,17 +307,17 @@ def _configs(names: Sequence[str], shown: Sequence[int], control: int, walks: di
                 "difference_high": paired[column].high,
                 "detectable": sharpe.detectable_by(mine, base, periods=YEAR)}
         if trial != control and target > 0 and row["mean_heat"] > 0:
-            row |= _at_equal_heat(trial, target, (len(dates),), walks[trial].first_day, at)
+            row |= _at_equal_heat(trial, target, walks[trial].first_day, len(dates), at)
         rows.append(row)
     columns = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
     return {name: np.array([row.get(name, np.nan) for row in rows], dtype=object if name == "config" else float)
             for name in columns}
 
 
-def _at_equal_heat(trial: int, target: float, size: tuple[int], first_day: int,
+def _at_equal_heat(trial: int, target: float, first_day: int, n_days: int,
                    at: Callable[[float, bool], Market]) -> dict[str, float]:
     """CAGR and drawdown of a config whose risk is scaled to the control's mean heat; nothing where it cannot be."""
-    walk = partial(_whole, trial, first_day, first_day + size[0], at)
+    walk = partial(_whole, trial, first_day, first_day + n_days, at)
     matched = robustness.match_heat(lambda scale: _mean_heat([walk(scale)]), target)
     if not matched.reached:
         return {}

@@ -18,6 +18,7 @@ BETTER, NO_EVIDENCE, WORSE = "better than control", "no evidence", "worse than c
 DEFLATED_SHARPE_AT_LEAST = 0.95
 PBO_P_VALUE_BELOW = 0.10
 DRAWDOWN_AT_MOST = 1.2            # times the control's: "not worse by a fifth"
+RULE_FACTOR = 1.5                 # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Evidence:
     with its interval. `superior` is whether StepM at 5 % names the config there. Drawdowns are positive fractions,
     at equal mean heat where that could be matched. The three checks are the same difference at natural fills,
     without the best year, and without either's five best trades. `neighbours` is None where the grid has no ordered
-    axis, so that there is nothing to ask. `detectable` is the difference that the whole rule finds
-    in four studies of five.
+    axis, so that there is nothing to ask. `single_test` is the difference that one test of one config would see in
+    four studies of five, `detectable` the one that the whole rule finds as often: inf where the control's own annual
+    Sharpe ratio, `control_sharpe`, is too low for any difference to pass the deflation.
     """
 
     is_control: bool                       # the study chose the control itself
@@ -44,6 +46,8 @@ class Evidence:
     without_best_year: float
     without_best_trades: float
     neighbours: Neighbours | None
+    control_sharpe: float
+    single_test: float
     detectable: float
 
 
@@ -143,8 +147,17 @@ def _found(evidence: Evidence) -> str:
 def _could_have_seen(evidence: Evidence) -> str:
     if math.isnan(evidence.detectable):
         return "What difference could have been seen is not known: an account never moved."
+    control = (f"with a control whose Sharpe ratio out of sample is {evidence.control_sharpe:+.2f} a year, and "
+               f"N = {evidence.n_trials},")
+    single = f"one test of one config would see {evidence.single_test:.2f}"
+    if math.isinf(evidence.detectable):
+        return (f"No difference could have been called better: {control} no config can stand out from the others far "
+                f"enough for a deflated Sharpe ratio of {DEFLATED_SHARPE_AT_LEAST} ({single}).")
+    if evidence.detectable > RULE_FACTOR * evidence.single_test:
+        return (f"The rule finds a difference of {evidence.detectable:.2f} a year in four studies of five, and less often "
+                f"a smaller one: {control} the deflated Sharpe ratio asks for that much ({single}).")
     return (f"A difference of {evidence.detectable:.2f} a year could have been seen: this rule finds one of that size "
-            "in four studies of five; a smaller one may be there.")
+            f"in four studies of five; a smaller one may be there ({single}).")
 
 
 def _number(value: float, form: str) -> str:
