@@ -268,15 +268,18 @@ def _portfolio(together: Together, names: Mapping[int, str]) -> list[Block]:
     body, stress = [], []
     for k in walked:
         row = together.found[k].row
-        body.append((names[k], _of(row, "layer.rejection_rate", ".1f", 100), *(_changed(row, f"layer.{name}") for name in
+        coins_made = " to ".join(_of(row, f"layer.trades.coin_{end}", ",.0f") for end in ("low", "high"))
+        body.append((names[k], _of(row, "layer.rejection_rate", ".1f", 100),
+                     f"{_of(row, 'layer.trades', ',.0f')}; coins {coins_made}", *(_changed(row, f"layer.{name}") for name in
                                                                                MEASURES)))
         stress.append((names[k], *(f"{_of(row, f'layer.{w}.return.change', '+.2f', 100)} "
                                    f"({_of(row, f'layer.{w}.return.rank', '.0f', 100)})" for w in windows)))
     note = (f"A veto frees room, so the whole account was walked again: with everything, with the veto net of what the "
             f"replies cost, and {coins:,.0f} times with a coin that vetoes as often. A cell is the value with the veto, in "
             "brackets its change against everything, then the share of coins that it beats, %, and where nine of ten coins "
-            "are. A veto that trades less looks better wherever trading loses: read the rank, not the change.")
-    head = ("", "rejected, %", *(MEASURE_LABELS[name] for name in MEASURES))
+            "are. A veto that trades less looks better wherever trading loses: read the rank, not the change, and the rank beside "
+            "the trades, because a spread that was rejected is offered again and a coin may take it then.")
+    head = ("", "rejected, % of those asked in the loop", "trades", *(MEASURE_LABELS[name] for name in MEASURES))
     found: list[Block] = [Heading(2, "As a layer of the portfolio"), Words(note), Rows(head, tuple(body)),
                           *_pictures(together, names, "equity.svg")]
     if windows:

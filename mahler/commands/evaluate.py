@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
-from mahler import backtesting, config as configs, home, ledger as ledgers, tracking
+from mahler import backtesting, config as configs, evaluation_figures, home, ledger as ledgers, tracking
 from mahler.commands.explain import again, find, typed
 from mahler.config import Evaluate
 from mahler.ledger import Ledger
@@ -189,7 +189,10 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
                       choices["context"] if of_model else "", decisions, cutoff and np.datetime64(cutoff), of_model)
     found = evaluation.evaluate(subject.records, answers, baseline=against, judged=judged, rng=rng,
                                 replications=config.replications, level=config.level, draws=config.draws)
-    return Measured({**found.metrics, **rounds}, found.tables, found.files, {"verdict": found.verdict},
+    label = f"{answers.name}: {subject.market}"
+    known = memory.after(answers.cutoff) if of_model and answers.cutoff is not None else None
+    files = found.files | evaluation_figures.evaluation(found.tables, label, known)
+    return Measured({**found.metrics, **rounds}, found.tables, files, {"verdict": found.verdict},
                     _words(found, rounds), ())
 
 

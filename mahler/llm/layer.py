@@ -113,7 +113,7 @@ class Judged:
 class Layer:
     """What the filter changes, by measure: everything's value, the filter's net of its bill, and the coins' draws.
 
-    Measures are MEASURES and `<window>.return` of the stress windows that the account covers. `rank` is the share of
+    Measures are MEASURES, the number of `trades`, and `<window>.return` of the stress windows that the account covers. `rank` is the share of
     coins that the filter beats (a lower drawdown is better), ties by half; `p_value` the chance of a coin as good.
     """
 
@@ -189,7 +189,8 @@ def _measures(book: Book, equity: np.ndarray, admitted: list[tuple[np.ndarray, n
     ratio = np.divide(returns.mean(axis=1), deviation, out=np.full(len(equity), np.nan), where=~still & (deviation > 0))
     found = {"cagr": growth ** (SESSIONS_PER_YEAR / len(dates)) - 1.0, "sharpe": ratio * np.sqrt(SESSIONS_PER_YEAR),
              "max_drawdown": 1.0 - (equity / peak).min(axis=1),
-             "profit_factor": np.array([_profit_factor(book, rows, lots, cost) for rows, lots in admitted])}
+             "profit_factor": np.array([_profit_factor(book, rows, lots, cost) for rows, lots in admitted]),
+             "trades": np.array([float(len(rows)) for rows, _ in admitted])}
     for name, (first, last) in metrics.STRESS_WINDOWS.items():
         start, stop = np.searchsorted(dates, first), np.searchsorted(dates, last, side="right")
         if dates[0] <= first and last <= dates[-1] and start < stop:
