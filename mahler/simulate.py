@@ -47,6 +47,25 @@ class Breaker:
         schema.check_bounds(self, "breaker")
 
 
+@dataclass(frozen=True)
+class Book:
+    """What is held when the first session of a walk starts, and what its breakers compare with."""
+
+    held: np.ndarray             # int64 (k,), candidates of earlier days
+    contracts: np.ndarray        # int64 (k,)
+    mark: np.ndarray             # float64 (k,), last usable mid cost to close, dollars per share
+    cash: float                  # dollars
+    yesterday: float             # equity at the end of the session before, dollars
+    last_week: float             # equity at the end of the calendar week before, dollars
+    peak: float                  # the highest equity at the end of a session so far, dollars
+
+    @classmethod
+    def empty(cls, cash: float) -> Book:
+        """Nothing but `cash` dollars."""
+        none = np.zeros(0, np.int64)
+        return cls(none, none, np.zeros(0), cash, cash, cash, cash)
+
+
 def _no_limit(value: float | None) -> float:
     return np.inf if value is None else float(value)
 
@@ -57,18 +76,21 @@ def weeks(dates: np.ndarray) -> np.ndarray:
 
 
 def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
-         *, initial_equity: float, first_day: int) -> tuple[np.ndarray, ...]:
+         *, initial_equity: float, first_day: int, book: Book | None = None) -> tuple[np.ndarray, ...]:
     """Admit candidates day by day: the arguments and the results of `core.admission.admit`.
 
-    The week of the weekly breaker is the calendar's, Monday to Sunday.
+    `book` is what is held at the start; without one there is nothing but `initial_equity` dollars. The week of the
+    weekly breaker is the calendar's, Monday to Sunday.
     """
     return walker(candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity,
-                  first_day=first_day)(candidates["risk_fraction"], candidates["max_contracts"])
+                  first_day=first_day, book=book)(candidates["risk_fraction"], candidates["max_contracts"])
 
 
 def walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
-           *, initial_equity: float, first_day: int) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
+           *, initial_equity: float, first_day: int, book: Book | None = None,
+           ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
     """`walk` as a function of risk fractions and contracts (n,) alone: for thousands of vetoes of the same candidates."""
+    book = book or Book.empty(initial_equity)
     max_loss = max_loss_per_contract(candidates, costs)
     vix_broken = (panel.vix[:, 0] >= _no_limit(breaker.max_vix)).astype(np.int8)
     week, in_group = weeks(panel.dates), np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
@@ -78,7 +100,8 @@ def walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: 
             candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
             candidates["mid_credit"], max_loss, risk_fraction, max_contracts, exits["day"], exits["reason"],
             exits["cost"], exits["costs"], paths.start, paths.mid, vix_broken, week, in_group,
-            first_day, costs.entry, initial_equity, limits.max_positions, limits.max_entries_per_day,
+            book.held, book.contracts, book.mark, first_day, costs.entry, book.cash, book.yesterday, book.last_week,
+            book.peak, limits.max_positions, limits.max_entries_per_day,
             limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
             _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
 
@@ -134,7 +157,7 @@ def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: 
                     initial_equity=initial_equity, counts=counts)
     if funnel is None:
         return ledger
-    return replace(ledger, funnel=Deferred(partial(_funnel, funnel, candidates, panel, reasons, first_day)))
+    return replace(ledger, funnel=Deferred(partial(funnel_of, funnel, candidates, panel, reasons, first_day)))
 
 
 def _settled_early(candidates: Table, exits: Table, panel: Panel, rows: np.ndarray) -> int:
@@ -172,7 +195,7 @@ def _rejections(candidates: Table, exits: Table, panel: Panel, reasons: np.ndarr
     return {name: record[name] for name in schema.REJECTED.names}
 
 
-def _funnel(screened: Table, candidates: Table, panel: Panel, reasons: np.ndarray, first_day: int) -> Table:
+def funnel_of(screened: Table, candidates: Table, panel: Panel, reasons: np.ndarray, first_day: int) -> Table:
     """The screen's counts of every session from `first_day` on, and what became of the candidates: schema.FUNNEL."""
     n_tickers, n_days = len(panel.tickers), len(panel.dates) - first_day
     walked = candidates["day"] >= first_day

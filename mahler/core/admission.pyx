@@ -95,7 +95,8 @@ def admit(
     const int32_t[::1] exit_day, const int8_t[::1] exit_reason, const double[::1] exit_cost, const double[::1] exit_fees,
     const int64_t[::1] start, const double[::1] mid,
     const int8_t[::1] vix_broken, const int32_t[::1] week, const int8_t[::1] in_group,
-    Py_ssize_t first_day, double commission, double initial_equity,
+    const int64_t[::1] held, const int64_t[::1] held_contracts, const double[::1] held_mark,
+    Py_ssize_t first_day, double commission, double initial_cash, double yesterday, double last_week, double peak,
     int max_positions, int max_entries_per_day,
     double max_heat, double max_heat_per_underlying, double max_heat_group,
     double max_day_loss, double max_week_loss, double max_drawdown,
@@ -106,13 +107,16 @@ def admit(
     `exit_cost` dollars per share, `spread` the identity of its legs, `commission` dollars per contract at
     entry, both legs. Per session (n_days,): whether the VIX breaker is on, and the number of its week.
     Per ticker: whether it belongs to the correlated group. Losses are fractions; inf is no breaker.
+    `held` (k,) are candidates of days before `first_day` that are open when it starts, with their contracts and last
+    marks, dollars per share; the four amounts before the limits are those of that moment, dollars: cash, and the equity
+    of the session before, of the week before, and the highest so far.
     Returns contracts and reasons (n,), and cash, marks, open maximum loss (n_days,) in dollars,
     positions, entries, exits (n_days,).
     """
     cdef Py_ssize_t n = day.shape[0], n_days = week.shape[0], i = 0, d, p, c
     cdef Limits limits = Limits(max_positions, max_entries_per_day, max_heat, max_heat_per_underlying, max_heat_group)
-    cdef Book book = Book(initial_equity, 0.0, 0.0, 0.0, 0)
-    cdef double equity, m, peak = initial_equity, yesterday = initial_equity, last_week = initial_equity
+    cdef Book book = Book(initial_cash, 0.0, 0.0, 0.0, 0)
+    cdef double equity, m
     cdef int breaker, reason, today
     cdef int64_t lots = 0
     contracts, reasons = np.zeros(n, np.int64), np.zeros(n, np.int8)
@@ -122,12 +126,21 @@ def admit(
     cdef int32_t[::1] positions = counts[0], entries = counts[1], exits = counts[2]
     cdef int8_t[::1] v_reasons = reasons
     cdef double[::1] cash = account[0], marks = account[1], open_max_loss = account[2]
-    cdef int64_t[::1] slot = np.zeros(max_positions, np.int64)         # the candidate in each open slot
-    cdef double[::1] mark = np.zeros(max_positions)                    # dollars per share
+    cdef Py_ssize_t slots = max(max_positions, held.shape[0])          # limits may be tighter than what is held
+    cdef int64_t[::1] slot = np.zeros(slots, np.int64)                 # the candidate in each open slot
+    cdef double[::1] mark = np.zeros(slots)                            # dollars per share
     cdef double[::1] by_ticker = np.zeros(in_group.shape[0])           # open maximum loss, dollars
     cdef int8_t[::1] is_open = np.zeros((np.max(spread) + 1) if n else 1, np.int8)
     if start.shape[0] != n + 1 or (n and start[n] != mid.shape[0]) or vix_broken.shape[0] != n_days:
         raise ValueError("start (n + 1,), mid (start[-1],), vix_broken and week (n_days,) do not fit one another")
+    if held_contracts.shape[0] != held.shape[0] or held_mark.shape[0] != held.shape[0]:
+        raise ValueError("held, held_contracts and held_mark (k,) do not fit one another")
+    for p in range(held.shape[0]):
+        c = held[p]
+        if not (0 <= c < n and day[c] < first_day <= exit_day[c] and held_contracts[p] > 0):
+            raise ValueError(f"candidate {c} cannot be held with {held_contracts[p]} contracts on day {first_day}")
+        slot[p], mark[p], v_contracts[c], is_open[spread[c]] = c, held_mark[p], held_contracts[p], 1
+        book.n_open += 1
     with nogil:
         while i < n and day[i] < first_day:
             i += 1
