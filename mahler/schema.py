@@ -193,7 +193,7 @@ FUNNEL = np.dtype([
 PAPER_ACCOUNT = np.dtype([
     ("started", "datetime64[D]"), ("initial_equity", "f8"),      # dollars of cash before the first session
     ("source", "O"), ("synthetic", "?"),                         # the store that its scans read
-    ("commission", "f8"),                                        # dollars per contract and leg, for open maximum loss
+    ("commission", "f8"), ("assignment_fee", "f8"),              # dollars per contract (and leg), as in conf/costs
 ])
 
 # What a scan says to trade.
@@ -217,6 +217,7 @@ ORDER = np.dtype([
     ("order_id", "O"), ("ticket_id", "O"), ("submitted_at", "datetime64[s]"), ("status", "O"),
     ("contracts", "i8"), ("filled", "i8"),                       # spreads asked for, and filled so far
     ("limit_price", "f8"), ("filled_price", "f8"),               # dollars per share of the spread, positive
+    ("legs", "O"),                       # the broker's ids of its legs, with commas between
     ("source", "O"),
 ])
 

@@ -25,7 +25,7 @@ def table(dtype: np.dtype, *rows: dict[str, Any]) -> Table:
 
 def account(**changed: Any) -> Table:
     row = {"started": "2024-03-04", "initial_equity": 100_000.0, "source": "synthetic", "synthetic": True,
-           "commission": 1.0}
+           "commission": 1.0, "assignment_fee": 0.0}
     return table(schema.PAPER_ACCOUNT, row | changed)
 
 

@@ -17,14 +17,14 @@ PACKAGE = Path(mahler.__file__).parent
 # every other module with its package, within which imports are free.
 LAYERS = [
     ["schema", "home", "workers"],
-    ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger", "paper"],
-    ["core", "fills", "panel", "metrics"],
+    ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
+    ["core", "fills", "panel", "metrics", "paper"],
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],
     ["figures", "data_page", "document", "report_figures", "evaluation_figures", "tracking"],
     ["findings", "report", "evaluated", "evaluation_report", "system", "explain", "promotion",
-     "production", "scan", "monitoring"],
+     "production", "scan", "scan_page", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
     ["commands", "launch", "cli"],
 ]
@@ -38,7 +38,7 @@ VENDORS = {
     "hydra": {"config", "launch", "commands", "cli"},
     "omegaconf": {"config", "launch", "commands", "cli"},
     "pyarrow.parquet": {"data.store"},
-    "httpx": {"data.orats_client"},
+    "httpx": {"data.orats_client", "paper.alpaca_client"},
 }
 
 MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")).replace("/", ".").removesuffix(".__init__")

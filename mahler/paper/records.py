@@ -186,6 +186,8 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
         _create(path)
     try:
         with closing(sqlite3.connect(path, timeout=60.0, isolation_level=None)) as connection:
+            # In WAL mode a power cut may take the last writes, never half of one; they can be imported again.
+            connection.execute("PRAGMA synchronous = NORMAL")
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise ConfigError(f"{path} is no paper ledger of version {VERSION} (its version is {version})")
