@@ -36,6 +36,7 @@ from mahler.llm.model import Llm
 from mahler.llm.prompt import Prompt
 from mahler.monitoring.bands import BandRule
 from mahler.promotion import Override
+from mahler.paper.stage import Stage, check as check_stages
 from mahler.regime import Multipliers
 from mahler.schema import Bound, ConfigError, check_bounds, choice, number
 from mahler.screen import Entry
@@ -451,6 +452,42 @@ class Evaluate:
     def __post_init__(self) -> None:
         if self.run is not None and self.trades is not None:
             raise ConfigError(f"run={self.run} and trades={self.trades}: give one of them")
+
+
+@dataclass
+class ScanOptions:
+    """What becomes of a scan. `scan` in conf/scan.yaml."""
+
+    record: bool                                # append it to the paper ledger
+    json: Path | None                           # a file of the same, for a program
+
+
+@dataclass
+class Scan(Backtest):
+    """`mahler scan`: the production config on one session. conf/scan.yaml."""
+
+    date: str                                   # today, or YYYY-MM-DD
+    scan: ScanOptions
+    stages: dict[str, Stage]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_stages(self.stages)
+        if self.date != "today":
+            try:
+                date.fromisoformat(self.date)
+            except ValueError:
+                raise ConfigError(f"date is today or a date YYYY-MM-DD, got {self.date!r}") from None
+
+
+@dataclass
+class Paper:
+    """`mahler paper`: the paper ledger: show, list, import, fill. conf/paper.yaml."""
+
+    action: str = choice("show", "list", "import", "fill")
+    source: Component
+    table: str                                  # of the ledger, for list
+    limit: int = number("rows", 1, 1_000_000)
 
 
 @dataclass

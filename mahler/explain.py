@@ -339,7 +339,7 @@ def sections(told: Day, funnel: Table, candidates: Table, exits: Table, panel: P
     """
     spread = _spreads(candidates, panel)
     return [
-        _market(told, panel, labels, multipliers), _funnel(funnel, entry),
+        _market(told, panel, labels, multipliers), funnel_section(funnel, entry),
         _candidates(told, candidates, exits, panel, spread, max_loss_per_contract(candidates, costs)),
         _limits(told, panel, limits), _open(told, candidates, panel, spread, costs),
         _closed(told, candidates, exits, panel, spread), _stops(told, breaker), _account(told, panel),
@@ -366,7 +366,8 @@ def _market(told: Day, panel: Panel, labels: np.ndarray, multipliers: np.ndarray
                                     f"closes {panel.sources['close']}."])
 
 
-def _funnel(funnel: Table, entry: Entry) -> Section:
+def funnel_section(funnel: Table, entry: Entry) -> Section:
+    """What the screen and the admission left of a day; `funnel` has its rows, one a ticker."""
     words = stages_in_words(entry)
     shown = [*STAGES, "admitted", *(r.name.lower() for r in Rejection if r and funnel[r.name.lower()].any())]
     rows = []

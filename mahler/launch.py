@@ -145,6 +145,8 @@ def _composition_error(error: Exception, arguments: list[str]) -> str | None:
         return None
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if (group, option) == ("experiment", "production"):
+            return "experiment=production: nothing was promoted yet: mahler promote run=ID puts a config into production"
         return str(unknown_option(group, option, error.options or []))
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read ({_reason(text)}); write key=value or group=option"

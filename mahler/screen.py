@@ -174,12 +174,12 @@ def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: in
     candidates = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
     order = np.lexsort((-candidates["score"], candidates["day"]))
     candidates = {name: column[order] for name, column in candidates.items()}
-    candidates["spread_id"] = _identity(candidates)
+    candidates["spread_id"] = identity(candidates)
     return {name: np.ascontiguousarray(candidates[name], dtype=schema.CANDIDATE[name])
             for name in schema.CANDIDATE.names}, funnel
 
 
-def _identity(candidates: Table) -> np.ndarray:
+def identity(candidates: Table) -> np.ndarray:
     """A small integer for each distinct pair of legs: int32 (n,)."""
     legs = np.stack([candidates["ticker"].astype(np.float64), candidates["side"].astype(np.float64),
                      candidates["expiry"].astype(np.int64).astype(np.float64),

@@ -23,6 +23,18 @@ def lots(sized: Table, equity: np.ndarray, max_loss: np.ndarray) -> np.ndarray:
     return np.floor(np.minimum(np.maximum(asked, 0.0), cap) + 1e-9)
 
 
+def scaled(sized: Table, multiplier: float) -> Table:
+    """The columns risk_fraction and max_contracts of every size times `multiplier`; 1.0 leaves them as they are.
+
+    A size that is so many lots, whatever the equity, is floored; where that leaves none it is `size_zero`, no veto.
+    """
+    fixed = np.isinf(sized["risk_fraction"])
+    cap = np.where(fixed, np.floor(multiplier * sized["max_contracts"] + 1e-9), sized["max_contracts"]).astype(np.int32)
+    least = np.where(sized["risk_fraction"] > 0, np.nextafter(0.0, 1.0), 0.0)
+    risk = np.where(fixed & (cap == 0), least, np.maximum(multiplier * sized["risk_fraction"], least))
+    return {"risk_fraction": risk, "max_contracts": cap}
+
+
 def effective_multipliers(sized: Table, base: Table, regime: np.ndarray, equity: np.ndarray,
                           max_loss: np.ndarray) -> dict[str, float]:
     """What a regime's multiplier is after rounding to whole contracts: 0.4 x 1 contract is not 0.4.
