@@ -268,8 +268,8 @@ def run(cells: Sequence[Cell], method: Method, workers: int) -> dict[Cell, list[
     return {cell: [found[task] for task in tasks if task[0] == cell] for cell in cells}
 
 
-def _same(method: Method) -> Method:
-    return method
+def _same(made: Any) -> Any:
+    return made
 
 
 def _examine(method: Method, task: tuple[Cell, Truth]) -> Outcome:
@@ -429,17 +429,22 @@ REGIMES = ("flat", "prod", "mild", "aggressive", "bear_boost", "inverse")
 WINDOWS = {"train": 24, "test": 6, "step": 6}
 
 
-def null_market(method: Method, seed: int) -> Outcome:
-    """Quotes without a variance premium on a path without drift, traded at the mid for nothing: all are worth 0."""
+def null_grid() -> Grid:
+    """The regimes over a market without a variance premium and without drift, traded at the mid for nothing."""
     def config(*overrides: str) -> Backtest:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return load(compose("backtest", [*MARKET, f"data.seed={seed}", *overrides]), Backtest)
+            return load(compose("backtest", [*MARKET, *overrides]), Backtest)
 
+    return Grid(config(), (Axis("regime", REGIMES, tuple(config(f"regime={name}").regime for name in REGIMES), False),))
+
+
+def null_market(asked: tuple[Method, Grid], seed: int) -> Outcome:
+    """The whole pipeline on the market of that seed, in a home of its own: every config of it is worth nothing."""
+    method, grid = asked
+    grid = replace(grid, base=replace(grid.base, data=partial(grid.base.data, seed=seed)))
     with TemporaryDirectory() as folder:
         os.environ["MAHLER_HOME"] = folder
-        base = config()
-        make_synthetic(base)
-        grid = Grid(base, (Axis("regime", REGIMES, tuple(config(f"regime={name}").regime for name in REGIMES), False),))
+        make_synthetic(grid.base)
         made = {natural: Cells(grid, natural=natural) for natural in (False, True)}
 
         def at(scale: float, natural: bool) -> Cells:
@@ -487,8 +492,9 @@ def main() -> None:
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"     # of the worker processes, which are as many as the cores
     method = method_of(given.replications, given.pbo_replications)
+    grid = null_grid()
     found = run([*nulls(given.nulls), *plants(given.planted)], method, given.workers)
-    with processes(partial(_same, method), given.workers) as spread:
+    with processes(partial(_same, (method, grid)), given.workers) as spread:
         markets = dict(spread(null_market, range(1, given.markets + 1)))
     usual = {name: parser.get_default(name) for name in ("nulls", "planted", "markets", "replications",
                                                          "pbo_replications")}
