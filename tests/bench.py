@@ -28,6 +28,7 @@ TARGETS = {
     "regime grid of 12 runs, from the shell": (15.0, "s"), "regime grid of 12 runs, from the shell, nothing cached": (
         15.0, "s"), "validate of the 12-run study": (90.0, "s"), "walk-forward of 10,000 trials, 1 ticker": (60.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
     "IVs per second": (2e6, "1/s"),             # at least
+    "calls of a model per second, 64 at a time": (150.0, "1/s"), "kept replies per second": (5000.0, "1/s"),
     "an ORATS day of 213 MiB": (3.0, "s"), "peak memory of 252 ORATS days, 2 processes": (2.0, "GB"),
 }
 DENSE = """# @package _global_
@@ -61,15 +62,15 @@ def timed(function: Callable[[], object], runs: int) -> float:
     return statistics.median(seconds)
 
 
-def default_config(*overrides: str):
-    """The default config of a backtest."""
+def default_config(*overrides: str, verb: str = "backtest"):
+    """The default config of a backtest, or of an evaluation."""
     from hydra import compose, initialize_config_dir
 
-    from mahler.config import Backtest, load
+    from mahler.config import Backtest, Evaluate, load
     from mahler.home import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return load(compose("backtest", list(overrides)), Backtest)
+        return load(compose(verb, list(overrides)), {"backtest": Backtest, "evaluate": Evaluate}[verb])
 
 
 def cold(universe: str) -> None:
@@ -246,6 +247,38 @@ def ingests() -> None:
         record("peak memory of 252 ORATS days, 2 processes", two["peak_gb"], "GB")
 
 
+def model() -> None:
+    """Calls of a model on this machine that thinks for 50 ms, and its replies from the store; trades to decisions."""
+    import random
+
+    from llm_records import records             # tests/ is where this program lies
+
+    from mahler.llm import asking
+    from mahler.llm.client import Client
+    from mahler.llm.replies import Replies
+
+    server = subprocess.Popen([sys.executable, Path(__file__).with_name("llm_server.py"), "0.05"],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        config = default_config("llm=local", "llm.model=openai/no_skill", "llm.concurrency=64",
+                                f"llm.api_base={server.stdout.readline().strip()}", verb="evaluate")
+        trades = records(3100, skill=0.0)
+        with tempfile.TemporaryDirectory() as folder, Replies(Path(folder, "replies.sqlite")) as replies, \
+                Client(config.llm, replies, lambda line: None, random.Random(1)) as client:
+            def ask(some: list) -> None:
+                table = asking.ask(some, client=client, prompt=config.prompt, context=config.context, known=trades,
+                                   progress=lambda *_: None, asked=[])
+                assert (table["status"] == "decision").all()
+
+            ask(trades[:100])                   # litellm is there, and its connections are open
+            begin = time.perf_counter()
+            ask(trades[100:])
+            record("calls of a model per second, 64 at a time", 3000 / (time.perf_counter() - begin), "1/s")
+            record("kept replies per second", len(trades) / timed(lambda: ask(trades), 5), "1/s", 5)
+    finally:
+        server.terminate()
+
+
 def shell(arguments: list[str], environment: dict[str, str]) -> float:
     """Wall seconds of a command."""
     begin = time.perf_counter()
@@ -310,6 +343,8 @@ if __name__ == "__main__":
         cold(sys.argv[2])
     elif sys.argv[1:2] == ["warm"]:
         warm()
+    elif sys.argv[1:2] == ["model"]:
+        model()
     elif sys.argv[1:2] == ["orats"]:
         read_orats(sys.argv[2], int(sys.argv[3]))
     else:

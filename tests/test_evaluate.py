@@ -41,6 +41,13 @@ def trades(book: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
+def some(book: Path, trades) -> str:
+    """The first 150 of them, as an argument: every call costs 10 ms."""
+    (book / "some.json").write_text(json.dumps(trades[:150]), encoding="utf-8")
+    return f"trades={book / 'some.json'}"
+
+
+@pytest.fixture(scope="module")
 def server(trades):
     """A server whose models with skill know how the trades ended, by every context."""
     truth = {}
@@ -116,20 +123,20 @@ def test_a_dry_run_shows_the_first_question_and_asks_nothing(book, server, capsy
     assert len(server.asked) == before and not tracking.runs("dry", kind="evaluation")
 
 
-def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(book, server, trades):
+def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(some, server):
     server.faults["no_skill"] = ["refusal"] * 5 + ["half_json"] * 8
-    assert evaluate(*of(server, "no_skill", "study=mixed", "in_loop=false", "llm.repair=false", "llm.on_missing=reject")) == 0
+    assert evaluate(*of(server, "no_skill", some, "study=mixed", "llm.repair=false", "llm.on_missing=reject")) == 0
     row = newest("mixed")
-    assert (row["judged"], row["refused"], row["invalid"]) == (len(trades), 5, 8)
+    assert (row["judged"], row["refused"], row["invalid"]) == (150, 5, 8)
     decisions = store.read_table(row["artifacts"] / "decisions.parquet")
     missing = decisions["status"] != "decision"
-    assert missing.sum() == 13 and not decisions["approve"][missing].any() and row["decided"] == len(trades) - 13
+    assert missing.sum() == 13 and not decisions["approve"][missing].any() and row["decided"] == 137
 
 
-def test_an_evaluation_is_replayed_from_its_replies_without_a_server(book, server):
-    assert evaluate(*of(server, "no_skill", "study=replay", "in_loop=false")) == 0
+def test_an_evaluation_is_replayed_from_its_replies_without_a_server(some, server):
+    assert evaluate(*of(server, "no_skill", some, "study=replay")) == 0
     before, first = len(server.asked), newest("replay")
-    gone = of(server, "no_skill", "study=replay", "in_loop=false", "llm.cache_only=true", "force=true")
+    gone = of(server, "no_skill", some, "study=replay", "llm.cache_only=true", "force=true")
     gone[3] = "llm.api_base=http://127.0.0.1:9/v1"
     assert evaluate(*gone) == 0
     second = newest("replay")
@@ -153,28 +160,61 @@ def test_every_call_is_a_trace_where_that_is_asked_for_and_the_key_is_nowhere(bo
     assert len(files) > 10 and not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_the_recall_probe_is_of_prices_and_a_coin_knows_half_of_them(book, server, capsys):
-    assert evaluate(*of(server, "no_skill", "study=memory", "prompt=recall", "context=recall")) == 0
+def test_the_recall_probe_is_of_prices_and_a_coin_knows_half_of_them(some, server, capsys):
+    assert evaluate(*of(server, "no_skill", some, "study=memory", "prompt=recall", "context=recall")) == 0
     assert "claims judged rightly (a coin: 50 %)" in capsys.readouterr().out
     row = newest("memory", kind="recall")
-    assert 0.4 < row["recall"] < 0.6 and 0.4 < row["auroc"] < 0.6
+    assert 0.35 < row["recall"] < 0.65 and 0.35 < row["auroc"] < 0.65
     assert (row["artifacts"] / "quarters.parquet").is_file()
 
 
-def test_a_model_that_has_read_the_future_is_called_contaminated(book, server):
-    asked = of(server, "memory", "study=reader", "in_loop=false", f"llm.knowledge_cutoff='{CUTOFF}'")
+def test_a_model_that_has_read_the_future_is_called_contaminated(some, server):
+    asked = of(server, "memory", some, "study=reader", f"llm.knowledge_cutoff='{CUTOFF}'")
     assert evaluate(*asked) == 0
     assert newest("reader")["tags.verdict"].upper() == "CONTAMINATED"
     assert evaluate(*asked, "context=date_only") == 0
     assert newest("reader")["auroc"] > 0.9
     assert evaluate(*asked, "context=blind") == 0
-    assert newest("reader")["auroc"] < 0.6
+    assert newest("reader")["auroc"] < 0.65
 
 
-def test_the_permuted_arm_sees_nothing_where_the_model_sees_much(book, server):
-    asked = of(server, "honest", "study=shuffled", "in_loop=false", "llm.knowledge_cutoff='2010-01-01'")
+def test_the_permuted_arm_sees_nothing_where_the_model_sees_much(some, server):
+    asked = of(server, "honest", some, "study=shuffled", "llm.knowledge_cutoff='2010-01-01'")
     assert evaluate(*asked) == 0
     honest = newest("shuffled")
     assert evaluate(*asked[1:], "arm=permuted") == 0
     permuted = newest("shuffled")
-    assert honest["auroc"] > 0.7 and abs(permuted["auroc"] - 0.5) < 0.12 and permuted["calls"] == 0
+    assert honest["auroc"] > 0.7 and abs(permuted["auroc"] - 0.5) < 0.15 and permuted["calls"] == 0
+
+
+# ---- the whole flow --------------------------------------------------------------------------------------------------
+
+
+def test_from_a_backtest_to_a_verdict_that_somebody_else_can_read(book, capsys):
+    """A backtest and its export; three prompts in two contexts; the report and its verdicts."""
+    export = book / "year.json"
+    assert cli.main(["backtest", "period.start=2019-01-02", "period.end=2019-12-31", "universe=spy", "classifier=rule",
+                     f"export_trades={export}"]) == 0
+    trades = json.loads(export.read_text(encoding="utf-8"))
+    truth = {text: trade["outcome"] == "profit" for name in ("full", "blind") for text, trade in
+             zip(contexts(trades, evaluate_config(f"context={name}").context, trades), trades, strict=True)}
+    with LlmServer(truth) as server:
+        grid = ["evaluate", "-m", "experiment=prompt_grid", *QUICK,
+                *of(server, "honest", "llm.knowledge_cutoff='2010-01-01'")[1:]]
+        assert cli.main(grid) == 0
+        calls = len(server.asked)
+        assert cli.main(grid) == 0 and len(server.asked) == calls          # all six are found
+    rows = tracking.runs("prompt_grid", kind="evaluation")
+    assert {(row["tags.prompt"], row["tags.context"]) for row in rows} == {
+        (prompt, context) for prompt in ("aggressive", "balanced", "conservative") for context in ("full", "blind")}
+    for row in rows:
+        assert row["judged"] == len(trades) and row["loop.rounds"] >= 1 and row["input_tokens"] > 0
+        assert row["cost"] == 0.0 and row["tags.market"] == "synthetic" and row["tags.model"] == "openai/honest"
+        assert (row["artifacts"] / "decisions.parquet").is_file()
+    capsys.readouterr()
+    assert cli.main(["report", "study=prompt_grid"]) == 0
+    said = capsys.readouterr().out
+    readme = (book / "experiments" / "prompt_grid" / "README.md").read_text(encoding="utf-8")
+    assert "synthetic" in readme.lower() and str(book / "experiments" / "prompt_grid") in said
+    for row in rows:
+        assert row["tags.verdict"].upper() in readme.upper() and row["tags.prompt"] in readme and row["tags.prompt"] in said

@@ -191,7 +191,7 @@ def test_an_unknown_price_is_refused_before_the_first_call(server, tmp_path):
 
 def test_a_key_changes_with_all_that_changes_the_reply_and_with_nothing_else():
     def name(text: str = "a", sample: int = 0, schema: str = "object", **settings) -> str:
-        return key(replace(base().llm, **settings).request(messages(base().prompt, text), {"type": schema}, sample))
+        return key(replace(base().llm, **settings).request(messages(base().prompt, text), schema, sample))
 
     same = [name(), name(timeout=1.0), name(attempts=1), name(concurrency=1), name(max_cost=1.0), name(samples=3),
             name(api_base="http://127.0.0.1:1/v1")]

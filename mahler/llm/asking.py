@@ -63,8 +63,8 @@ def fold(answers: Sequence[Answer], samples: int, *, approve_missing: bool) -> T
         approving = [decision.contracts for decision in taken if decision.decision == "approve"]
         approve = 2 * len(approving) > len(taken)
         table["approve"][row] = approve
-        table["p_profit"][row] = np.mean([decision.p_profit for decision in taken])
-        table["confidence"][row] = np.mean([decision.confidence for decision in taken])
+        table["p_profit"][row] = sum(decision.p_profit for decision in taken) / len(taken)
+        table["confidence"][row] = sum(decision.confidence for decision in taken) / len(taken)
         table["contracts"][row] = min(approving) if approve else 0
         table["flip_rate"][row] = min(len(approving), len(taken) - len(approving)) / len(taken)
         table["reason"][row] = next(d.reason for d in taken if (d.decision == "approve") == approve)

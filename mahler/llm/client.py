@@ -12,6 +12,7 @@ what a server says is cleaned of it before anything else sees it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -90,7 +91,7 @@ class Client:
     def __init__(self, llm: Llm, replies: Replies, say: Callable[[str], None], rng: random.Random) -> None:
         self.llm, self.spent, self.calls, self.failed = llm, 0.0, 0, 0
         self._replies, self._say, self._rng = replies, say, rng
-        self._schema = decisions.schema()
+        self._schema = json.dumps(decisions.schema())
         self._bucket = TokenBucket(llm.requests_per_minute or float("inf"))
         self._refusal: ConfigError | None = None        # why no more is asked
         self._key = ""
@@ -279,7 +280,7 @@ class Client:
                  if request[name] is not None}
         if request["schema"] is not None:
             named["response_format"] = {"type": "json_schema", "json_schema": {
-                "name": "decision", "strict": True, "schema": request["schema"]}}
+                "name": "decision", "strict": True, "schema": json.loads(request["schema"])}}
         if request["route"]:
             named["extra_body"] = request["route"]
         return named | {"api_base": self.llm.api_base, "api_key": self._key or "none", "timeout": self.llm.timeout,

@@ -63,8 +63,8 @@ class Llm:
         if url.scheme == "http" and self.key is not None and url.hostname not in LOOPBACK:
             raise ConfigError(f"llm.api_base is https where a key is sent (http only to this machine), got {self.api_base!r}")
 
-    def request(self, messages: list[dict[str, str]], schema: dict[str, Any] | None, sample: int) -> dict[str, Any]:
-        """All that a reply depends on; `sample` moves the seed."""
+    def request(self, messages: list[dict[str, str]], schema: str, sample: int) -> dict[str, Any]:
+        """All that a reply depends on; `schema` is JSON, and `sample` moves the seed."""
         return {"model": self.model, "messages": messages, "schema": schema if self.json_schema else None,
                 "temperature": self.temperature, "seed": None if self.seed is None else self.seed + sample,
                 "max_tokens": self.max_tokens, "route": self.route, "sample": sample}

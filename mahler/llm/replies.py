@@ -39,12 +39,15 @@ class Reply:
 
 
 COLUMNS = tuple(field.name for field in fields(Reply))
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM replies WHERE key = ?"
 
 
 def key(request: Mapping[str, Any]) -> str:
     """64 hex digits of a request: model, messages, schema, temperature, seed, most tokens, route, sample."""
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(_written(request).encode("utf-8")).hexdigest()
+
+
+_written = json.JSONEncoder(sort_keys=True, allow_nan=False, check_circular=False).encode     # made once: keys are many
 
 
 class Replies:
@@ -74,12 +77,12 @@ class Replies:
 
     def get(self, key: str) -> Reply | None:
         """The reply under `key`; None where there is none."""
-        row = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM replies WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute(SELECT, (key,)).fetchone()
         return Reply(*row) if row else None
 
     def put(self, key: str, request: Mapping[str, Any], reply: Reply) -> Reply:
         """Keep a reply, unless another process was first. Returns the one that is kept."""
-        row = (key, datetime.now(timezone.utc).isoformat(timespec="seconds"), json.dumps(request), *astuple(reply))
+        row = (key, datetime.now(timezone.utc).isoformat(timespec="seconds"), _written(request), *astuple(reply))
         added = self._db.execute(f"INSERT OR IGNORE INTO replies VALUES ({', '.join('?' * len(row))})", row)
         return reply if added.rowcount else self.get(key) or reply
 
