@@ -28,14 +28,18 @@ SIZES = (150, 300, 600, 1500)
 MOST_CELLS = 12                  # of the thresholds that are listed
 MEASURE_LABELS = {"cagr": "CAGR, %", "sharpe": "Sharpe", "max_drawdown": "max drawdown, %", "profit_factor": "profit factor"}
 CAPTIONS = {
-    "reliability.svg": "What was said, and what happened: the isotonic curve under the diagonal is over-confidence. The "
+    "reliability.svg": "What was said, and what happened: the isotonic curve under the diagonal is over-confidence. "
+                       "The "
                        "band is of resampled blocks of trades, and pointwise.",
-    "thresholds.svg": "Mean P&L of the trades that are kept as more is asked for, in sample. A line that rises to a few "
+    "thresholds.svg": "Mean P&L of the trades that are kept as more is asked for, in sample. A line that rises to a "
+                      "few "
                       "trades is what luck draws too: the corrected p-values are in the table.",
-    "distributions.svg": "P&L of the kept and of the rejected trades. A filter with skill has its rejections on the left.",
+    "distributions.svg": "P&L of the kept and of the rejected trades. A filter with skill has its rejections on the "
+                         "left.",
     "equity.svg": "The account with everything, with the veto, and in grey nine of ten accounts of coins that veto as "
                   "often: inside the band nothing was shown.",
-    "quarters.svg": "What p_profit knew of each quarter beyond the base rate. Bars that are high before the dashed line and "
+    "quarters.svg": "What p_profit knew of each quarter beyond the base rate. Bars that are high before the dashed "
+                    "line and "
                     "gone after it are recall.",
 }
 MARKETS = {"synthetic": "SYNTHETIC, modelled quotes", "real": "real chains", "unknown": "a file of trades, of a market "
@@ -125,9 +129,12 @@ def _power(together: Together, names: Mapping[int, str]) -> list[Block]:
     body = tuple((f"{n:,}", value(100 * p.gap, ".1f"), value(p.power, ".2f")) for n in (*SIZES, seen.n) for p in
                  [power.of(n, seen.win_rate, rejection, seen.inflation)])
     return [Heading(2, "What could be seen at all"), Words(
-        f"{seen.n:,} trades, of which {seen.win_rate:.1%} won. They overlap: decisions that come in runs as the outcomes "
-        f"do are worth {seen.n / seen.inflation:,.0f} independent ones. This is the power of one test at 5 %, one-sided, "
-        f"of a filter that rejects {rejection:.0%}; corrected for every cell that was looked at, it is less, and stands "
+        f"{seen.n:,} trades, of which {seen.win_rate:.1%} won. They overlap: decisions that come in runs as the "
+        f"outcomes "
+        f"do are worth {seen.n / seen.inflation:,.0f} independent ones. This is the power of one test at 5 %, "
+        f"one-sided, "
+        f"of a filter that rejects {rejection:.0%}; corrected for every cell that was looked at, it is less, and "
+        f"stands "
         "beside each verdict above. A study below 0.80 that finds nothing has shown nothing."),
         Rows(("trades", "smallest gap of win rates found with power 0.80, points", "power to find AUROC 0.59"), body)]
 
@@ -145,8 +152,10 @@ def _asked(study: Study, together: Together, names: Mapping[int, str]) -> list[B
 
     return [Heading(2, "What was asked"), Code(tuple(_commands(together))), Rows(("", ""), tuple(rows), words=frozenset({1})),
             _table(together, names, ("trades", "decisions", "invalid", "refused", "failed"), counts),
-            Words("Replies that were no decision are not counted as rejections: no measure of decisions sees them, and in "
-                  "every P&L they take the default that the arm states. Trades that the end of the period closed have no "
+            Words("Replies that were no decision are not counted as rejections: no measure of decisions sees them, "
+                  "and in "
+                  "every P&L they take the default that the arm states. Trades that the end of the period closed "
+                  "have no "
                   "outcome, and are in no measure of decisions either.")]
 
 
@@ -190,8 +199,10 @@ def _filter(together: Together, names: Mapping[int, str]) -> list[Block]:
     level = f"{together.level:.0%}"
     return [Heading(2, "As a filter, beside the controls"), Words(
         f"All trades, so for a model {UPPER_BOUND} where some were entered before its cutoff. approve_all is the rules "
-        "alone, coin_flip a coin that rejects as often, baseline a free regression on the same fields, permuted the model "
-        "reading another trade's context. p is one-sided, of rotating the decisions against the outcomes by every shift "
+        "alone, coin_flip a coin that rejects as often, baseline a free regression on the same fields, permuted the "
+        "model "
+        "reading another trade's context. p is one-sided, of rotating the decisions against the outcomes by every "
+        "shift "
         "beyond the longest overlap; \"iid\" takes overlapping trades for independent ones and is optimistic; the "
         "variance column says by how much."),
         _table(together, names, ("approved, %", "won of kept, %", "won of rejected, %", f"gap, points ({level})",
@@ -212,13 +223,17 @@ def _cells(together: Together) -> list[Block]:
                   c["rule"][k].replace("value", c["value"][k]).replace("= t", f"= {c['threshold'][k]:g}"),
                   value(100 * c["gap"][k], "+.1f"), _p(c["p_value"][k]), _p(c["corrected"][k]), _p(c["holm"][k]))
                  for k in order[:MOST_CELLS])
-    note = (f"{len(order)} cells differ and have a kept and a rejected side on clean trades. The best of that many looks good by "
-            "luck: a filter without skill looks good in at least one of 21 cells in 95 % of studies. The corrected p-value asks how "
-            "often the best of all cells, on decisions moved along in time, is as far out as this one; Holm's is the plain "
+    note = (f"{len(order)} cells differ and have a kept and a rejected side on clean trades. The best of that many "
+            f"looks good by "
+            "luck: of 21 independent cells without skill, one has p below 0.05 in two studies of three. The "
+            "corrected p-value asks how "
+            "often the best of all cells, on decisions moved along in time, is as far out as this one; Holm's is the "
+            "plain "
             f"alternative. The {min(MOST_CELLS, len(order))} with the lowest are shown.")
     found: list[Block] = [Heading(2, "Every prompt, context and threshold")]
     if not len(tested):
-        return [*found, Words("No cell could be tested: there are no clean trades, or none has a kept and a rejected side.")]
+        return [*found, Words("No cell could be tested: there are no clean trades, or none has a kept and a rejected "
+                              "side.")]
     return [*found, Words(note), Rows(("prompt", "context", "cell", "gap, points", "p alone", "p corrected", "p Holm"), body,
                                       words=frozenset({1, 2})), *_pictures(together, labels(together), "thresholds.svg"),
             *_walked(together)]
@@ -232,7 +247,8 @@ def _walked(together: Together) -> list[Block]:
         return (_of(one.row, "walk_forward.pnl", ",.0f"), _of(one.row, "walk_forward.everything", ",.0f"),
                 chosen[0][0] if chosen else DASH)
 
-    return [Words("The threshold chosen each year on the trades closed before it, dollars of the whole positions. \"Take "
+    return [Words("The threshold chosen each year on the trades closed before it, dollars of the whole positions. "
+                  "\"Take "
                   "everything\" is among the choices. In dollars, without an interval: a sum over years is one number."),
             _table(together, names, ("chosen as it went", "take everything", "chosen most often"), cells, words=(3,))]
 
@@ -249,8 +265,10 @@ def _probability(together: Together, names: Mapping[int, str]) -> list[Block]:
             f"{_of(row, 'ece', '.3f')} / {_of(row, 'ece.of_a_perfect_forecaster', '.3f')}")
 
     return [Heading(2, "As a probability"), Words(
-        "Brier score of p_profit = miscalibration - discrimination + uncertainty (CORP, no bins). The base rate is that of "
-        "the same trades; the market's probability is that the short leg expires worthless, from its delta, which costs "
+        "Brier score of p_profit = miscalibration - discrimination + uncertainty (CORP, no bins). The base rate is "
+        "that of "
+        "the same trades; the market's probability is that the short leg expires worthless, from its delta, which "
+        "costs "
         "nothing. Log loss clips probabilities to [0.001, 0.999]. The binned error stands beside what a perfectly "
         "calibrated forecaster gets from as many trades."),
         _table(together, names, ("Brier", "miscalibration", "discrimination", "uncertainty", "skill, base rate",
@@ -262,7 +280,8 @@ def _portfolio(together: Together, names: Mapping[int, str]) -> list[Block]:
     walked = [place for place, one in enumerate(together.found) if "layer.rejection_rate" in one.row]
     if not walked:
         return [Heading(2, "As a layer of the portfolio"),
-                Words("The trades came from a file. There is no portfolio to walk again, and nothing is said about one.")]
+                Words("The trades came from a file. There is no portfolio to walk again, and nothing is said about "
+                      "one.")]
     windows = [name for name in metrics.STRESS if any(f"layer.{name}.return" in together.found[k].row for k in walked)]
     coins = max(together.found[k].row["layer.coins"] for k in walked)
     body, stress = [], []
@@ -275,15 +294,19 @@ def _portfolio(together: Together, names: Mapping[int, str]) -> list[Block]:
         stress.append((names[k], *(f"{_of(row, f'layer.{w}.return.change', '+.2f', 100)} "
                                    f"({_of(row, f'layer.{w}.return.rank', '.0f', 100)})" for w in windows)))
     note = (f"A veto frees room, so the whole account was walked again: with everything, with the veto net of what the "
-            f"replies cost, and {coins:,.0f} times with a coin that vetoes as often. A cell is the value with the veto, in "
-            "brackets its change against everything, then the share of coins that it beats, %, and where nine of ten coins "
-            "are. A veto that trades less looks better wherever trading loses: read the rank, not the change, and the rank beside "
+            f"replies cost, and {coins:,.0f} times with a coin that vetoes as often. A cell is the value with the "
+            f"veto, in "
+            "brackets its change against everything, then the share of coins that it beats, %, and where nine of ten "
+            "coins "
+            "are. A veto that trades less looks better wherever trading loses: read the rank, not the change, and "
+            "the rank beside "
             "the trades, because a spread that was rejected is offered again and a coin may take it then.")
     head = ("", "rejected, % of those asked in the loop", "trades", *(MEASURE_LABELS[name] for name in MEASURES))
     found: list[Block] = [Heading(2, "As a layer of the portfolio"), Words(note), Rows(head, tuple(body)),
                           *_pictures(together, names, "equity.svg")]
     if windows:
-        found += [Words("Stress windows: change of the return, points, and the share of coins that it beats, %. One window "
+        found += [Words("Stress windows: change of the return, points, and the share of coins that it beats, %. One "
+                        "window "
                         "is one event."), Rows(("", *(STRESS_LABELS[w] for w in windows)), tuple(stress))]
     return found
 
@@ -300,10 +323,12 @@ def _memory(together: Together, names: Mapping[int, str]) -> list[Block]:
         return []
     m, probe = together.study.memory, together.study.probe
     found: list[Block] = [Heading(2, "Memory"), Words(
-        "A model may have read how these trades went on. Before its cutoff and three months more every number is an upper "
+        "A model may have read how these trades went on. Before its cutoff and three months more every number is an "
+        "upper "
         "bound, and promotes nothing. The same trades were put to it without ticker, dates and price level (blind) and "
         "with moved ones (shifted): what it loses there hung on the label.")]
-    found.append(Rows(("", "clean trades", "gap on them, points", "trades it may remember", f"gap on them, points ({UPPER_BOUND})"), tuple(
+    found.append(Rows(("", "clean trades", "gap on them, points", "trades it may remember", f"gap on them, points "
+                                                                                            f"({UPPER_BOUND})"), tuple(
         (names[k], f"{j.clean:,}", value(100 * j.evidence.gap, "+.1f"), f"{j.remembered:,}", value(100 * j.gap_before, "+.1f"))
         for k in _models(together) for j in [together.found[k].judgement])))
     if len(m["prompt"]):
@@ -315,7 +340,8 @@ def _memory(together: Together, names: Mapping[int, str]) -> list[Block]:
         found.append(Rows(("", "trades", "gap, full", "gap, other", f"difference ({together.level:.0%})", "same decision, %",
                            "McNemar p (iid)"), body))
     else:
-        found.append(Words("No other context was asked beside the full one, so nothing is known about what hangs on the label."))
+        found.append(Words("No other context was asked beside the full one, so nothing is known about what hangs on "
+                           "the label."))
     if len(probe["model"]):
         body = tuple((f"{probe['model'][k]} {probe['prompt'][k]}", "{} ({} to {})".format(*(
             value(probe[name][k], ".3f") for name in ("auroc", "auroc_low", "auroc_high"))), _p(probe["p_value"][k]))
@@ -366,11 +392,14 @@ def _pictures(together: Together, names: Mapping[int, str], file: str) -> list[B
 def _unseen(study: Study, together: Together) -> list[Block]:
     seen = [together.found[k].judgement.evidence.power for k in _models(together)]
     known = [100 * p.gap for p in seen if np.isfinite(p.gap)]
-    items = [f"Gaps of win rate below {min(known):.1f} to {max(known):.1f} points, by prompt and context, after correction."
+    items = [f"Gaps of win rate below {min(known):.1f} to {max(known):.1f} points, by prompt and context, after "
+             f"correction."
              if known else "Any gap at all: no prompt has clean trades with a kept and a rejected side.",
-             "A skill that shows only in the size of rare losses: five per cent of the trades are too few to rank, and the "
+             "A skill that shows only in the size of rare losses: five per cent of the trades are too few to rank, "
+             "and the "
              "mean P&L is dominated by them.",
-             "Memory that a vendor's stated cutoff and three months do not bound, and memory that survives being blind.",
+             "Memory that a vendor's stated cutoff and three months do not bound, and memory that survives being "
+             "blind.",
              "Anything that needs another history: there is one path, and as many crashes as it had."]
     if together.found[0].row["tags.market"] == "synthetic":
         items.insert(0, "Anything about a real market: every quote here is modelled. This tests the method.")

@@ -129,7 +129,8 @@ def value(x: Any, form: str) -> str:
     if form == "%":
         return percent(float(x))
     text = format(float(x), form)
-    return format(float(x), f"{form.partition('.')[0]}.1g") if float(text.replace(",", "")) == 0.0 and abs(x) > 1e-9 else text
+    looks_zero = float(text.replace(",", "")) == 0.0 and abs(x) > 1e-9
+    return format(float(x), f"{form.partition('.')[0]}.1g") if looks_zero else text
 
 
 def with_interval(table: Mapping[str, np.ndarray], name: str, row: int, form: str) -> str:

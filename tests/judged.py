@@ -20,7 +20,7 @@ def overlapping(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def market(rng: np.random.Generator, n: int, *, start: str = "2019-01-02", days_apart: int = 2
            ) -> tuple[list[dict], np.ndarray]:
-    """`n` records of ledger.export, four of five of them winners, which pay for the losers, and the latent outcome (n,) that decided it."""
+    """`n` records of ledger.export, and whether each won, (n,): four of five do, and pay for the fifth."""
     latent = overlapping(rng, n)
     won = latent > ndtri(1.0 - WIN_RATE)
     entry = np.datetime64(start, "D") + days_apart * np.arange(n)

@@ -2,7 +2,8 @@
 
     found = evaluate(records, Answers(arm="model", model="grok-4", prompt="balanced", context="full",
                                       decisions=decisions, cutoff=cutoff, remembers=True),
-                     baseline=decisions_of_the_baseline, judged=None, rng=rng, replications=1000, level=0.95, draws=10_000)
+                     baseline=decisions_of_the_baseline, judged=None, rng=rng, replications=1000, level=0.95,
+                     draws=10_000)
     tracking.log_tables(active, metrics=found.metrics, tables=found.tables, files=found.files)
 
 The verdict of an evaluation by itself knows no other prompt and no blind context; `study.judge` knows all of a study.

@@ -87,7 +87,7 @@ def gap(trades: Trades, kept: np.ndarray, values: np.ndarray, *, rng: np.random.
 
 
 def block_length(trades: Trades, kept: np.ndarray, values: np.ndarray) -> float:
-    """Mean block, trades: the optimal one for what each trade adds to the gap, and no less than trades overlap on average."""
+    """Mean block, trades: the optimal one for what each adds to the gap, and no less than they overlap on average."""
     means = np.where(kept, _mean(values[kept]), _mean(values[~kept]))
     row = weights(kept, np.ones(len(kept), bool))
     together = np.searchsorted(trades.entry, trades.exit, side="right") - 1 - np.arange(len(kept))

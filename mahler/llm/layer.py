@@ -113,8 +113,9 @@ class Judged:
 class Layer:
     """What the filter changes, by measure: everything's value, the filter's net of its bill, and the coins' draws.
 
-    Measures are MEASURES, the number of `trades`, and `<window>.return` of the stress windows that the account covers. `rank` is the share of
-    coins that the filter beats (a lower drawdown is better), ties by half; `p_value` the chance of a coin as good.
+    Measures are MEASURES, the number of `trades`, and `<window>.return` of the stress windows that the account covers.
+    `rank` is the share of coins that the filter beats (a lower drawdown is better), ties by half; `p_value` the chance
+    of a coin as good.
     """
 
     everything: dict[str, float]

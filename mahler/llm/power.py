@@ -66,7 +66,7 @@ def inflation(won: np.ndarray, overlap: int) -> float:
 
 
 def standard_error(n: int, win_rate: float, rejection: float, inflation: float) -> float:
-    """Of the gap between the win rates of kept and rejected; NaN where one of the two sides, or of the outcomes, is empty."""
+    """Of the gap between the win rates of kept and rejected; NaN where either is empty, or only one outcome occurs."""
     if not (0.0 < win_rate < 1.0 and 0.0 < rejection < 1.0 and n > 0):
         return np.nan
     return float(np.sqrt(inflation * win_rate * (1.0 - win_rate) / (n * rejection * (1.0 - rejection))))
@@ -86,7 +86,7 @@ def auroc_power(n: int, auroc: float, win_rate: float, rejection: float, inflati
 
 
 def gap_of(auroc: float, win_rate: float, rejection: float) -> float:
-    """Win rate of the kept less that of the rejected, where the lowest share of a score of equal variances is rejected."""
+    """Win rate of the kept less that of the rejected, the lowest share of a score of equal variances."""
     apart = np.sqrt(2.0) * ndtri(auroc)
 
     def below(cut: float) -> float:

@@ -21,13 +21,13 @@ FEWEST = 19
 """Shifts below which no p-value can reach 0.05."""
 
 SMALLEST_SIDE = 10
-"""Trades that have to be kept, and rejected, for a test: the gap of a few is all tail, and would be the maximum of all."""
+"""Trades that have to be kept, and rejected, for a test: the gap of a few is all tail, and the largest of any family."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Many filters of the same trades, tested on the same shifts; arrays are (k,), NaN where a filter has no two sides, and all
-    but the gap where one of them has fewer than SMALLEST_SIDE trades.
+    """Many filters of the same trades, tested on the same shifts; arrays are (k,), NaN where a filter has
+    no two sides, and all but the gap where one of them has fewer than SMALLEST_SIDE trades.
 
     `gap` is kept less rejected, `p` its one-sided p-value that it is larger than moved decisions show, `corrected`
     the same for the largest of all filters (max-statistic), `holm` the plain alternative, `harm` the corrected p of

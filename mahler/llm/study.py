@@ -107,7 +107,7 @@ def _side(trades: Trades, every: Sequence[Answers], mine: Answers) -> _Side:
 
 
 def _family(trades: Trades, rivals: Sequence[Answers], among: np.ndarray) -> Family:
-    """The own decision and every threshold cell of each rival, on some of the trades; the first row is the first's own."""
+    """The own decision and every threshold of each rival, on some of the trades; the first row is the first's own."""
     rows = []
     for one in rivals:
         known = decided(trades, one.decisions) & among
@@ -129,7 +129,7 @@ def _judgement(trades: Trades, every: Sequence[Answers], side: _Side, baseline: 
     beyond, ahead = _against(trades, mine, clean, baseline)
     evidence = Evidence(
         gap, float(after.corrected[0]), float(after.harm[0] if after.shifts else before.harm[0]),
-        float(before.corrected[0]), _drop(before, after), _net(trades, mine, side.clean), layer[0], layer[1], beyond, ahead,
+        float(before.corrected[0]), _drop(before, after), _net(trades, mine, side.clean), *layer, beyond, ahead,
         _retained(trades, every, mine, side.clean, gap), _date_only(trades, every, mine), seen)
     return Judgement(mine, verdict(evidence), evidence, len(won), int((side.mask & ~side.clean).sum()),
                      float(after.holm[0]), float(before.gap[0]))
@@ -148,7 +148,8 @@ def _net(trades: Trades, mine: Answers, clean: np.ndarray) -> float:
     return float(-trades.dollars[rejected].sum() - mine.decisions["cost"][clean].sum())
 
 
-def _against(trades: Trades, mine: Answers, among: np.ndarray, baseline: Table | None) -> tuple[float | None, float | None]:
+def _against(trades: Trades, mine: Answers, among: np.ndarray, baseline: Table | None
+             ) -> tuple[float | None, float | None]:
     """The p-value of the gap in what the baseline does not explain, and the AUROC less the baseline's."""
     if mine.arm == "baseline":
         return None, None

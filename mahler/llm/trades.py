@@ -77,7 +77,8 @@ def of(records: Sequence[Mapping[str, Any]]) -> Trades:
 
     entry = column("date", "datetime64[D]")
     return Trades(entry, entry + column("hold_days", "i8"), (column("outcome", "O") == "profit").astype(float),
-                  column("pnl", "f8"), np.array([record.get("contracts", 1) for record in records], "i8"), 1.0 - column("delta", "f8"),
+                  column("pnl", "f8"), np.array([record.get("contracts", 1) for record in records], "i8"),
+                  1.0 - column("delta", "f8"),
                   column("exit_reason", "O") != Exit.END_OF_PERIOD.name.lower())
 
 

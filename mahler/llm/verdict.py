@@ -2,7 +2,8 @@
 
 ADDS VALUE needs every criterion, on trades entered after anything the model can have read. What was not measured
 fails its criterion: nothing is presumed in a model's favour. A filter that finds its winners where it may remember
-them, and fewer where it cannot, is CONTAMINATED; where nothing was found, and too few trades were judged to find it, it is UNDERPOWERED.
+them, and fewer where it cannot, is CONTAMINATED; where nothing was found, and too few trades were judged to find it,
+it is UNDERPOWERED.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ RULE = ("The rule was written down before any model was asked. A prompt ADDS VAL
         "looked at; the money is there after the cost of the replies; it knows something that a regression on the "
         "same fields does not; and the gap is still there when ticker, dates and price level are taken away. What was "
         "not measured fails. HARMFUL is the opposite gap by the same test. CONTAMINATED is skill among trades "
-        "that the model may remember which is missing, or smaller, after them, or gone when it is blind. UNDERPOWERED is nothing found among trades too few to find it.")
+        "that the model may remember which is missing, or smaller, after them, or gone when it is blind. "
+        "UNDERPOWERED is nothing found among trades too few to find it.")
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class Evidence:
     """What a verdict is computed from. NaN is "not known", and fails; None is "nothing to ask" of this arm.
 
     `corrected` and `harm` are p-values of the win-rate gap of the arm's own decision and of its opposite, on clean
-    trades, corrected for all cells; `upper_bound` that of the gap on trades that may be remembered, and `drop` the standard
-    score of that gap less the clean one. `net` is dollars
-    that the clean rejections saved less the replies' cost. `layer_change` is the change of the Sharpe ratio net of cost on
-    clean sessions, `layer_p` the chance that a coin flip does as well. `beyond_baseline` is the p-value of the gap in
-    what the baseline leaves unexplained, `ahead` the AUROC less the baseline's. `retained` is the blind arm's gap over this one's.
-    `date_only` is the p-value of the probe that sees nothing but the date, on all trades.
+    trades, corrected for all cells; `upper_bound` that of the gap on trades that may be remembered, and `drop` the
+    standard score of that gap less the clean one. `net` is dollars that the clean rejections saved less the replies'
+    cost. `layer_change` is the change of the Sharpe ratio net of cost on clean sessions, `layer_p` the chance that a
+    coin flip does as well. `beyond_baseline` is the p-value of the gap in what the baseline leaves unexplained,
+    `ahead` the AUROC less the baseline's. `retained` is the blind arm's gap over this one's. `date_only` is the
+    p-value of the probe that sees nothing but the date, on all trades.
     """
 
     gap: float
@@ -123,20 +125,22 @@ def criteria(evidence: Evidence) -> tuple[Criterion, ...]:
 
 
 def _information(e: Evidence) -> Criterion:
-    found = (f"After the cutoff {e.power.n:,} trades were decided; kept less rejected win rate is {_points(e.gap)}, "
+    found = (f"{e.power.n:,} trades that it cannot have read about were decided; kept less rejected win rate is "
+             f"{_points(e.gap)}, "
              f"p {_p(e.corrected)} corrected for all cells.")
     if e.power.n == 0:
         found = "No trade that it decided was entered after the cutoff and three months: nothing here can promote it."
     elif math.isnan(e.corrected):
-        found = ("After the cutoff it kept, or rejected, fewer than ten trades, or the trades are too few to be moved past "
-                 "their overlap: there is nothing to compare.")
+        found = ("Of the trades that it cannot have read about it kept, or rejected, fewer than ten, or they are too "
+                 "few to be "
+                 "moved past their overlap: there is nothing to compare.")
     return Criterion("information", e.corrected, f"< {SIZE}", bool(e.corrected < SIZE), found)
 
 
 def _net(e: Evidence) -> Criterion:
     return Criterion("net_of_cost", e.net, "> 0", bool(e.net > 0),
-                     "Nothing that was rejected after the cutoff is known." if math.isnan(e.net) else
-                     f"Its rejections after the cutoff saved {e.net:,.2f} dollars, the cost of the replies deducted.")
+                     "No trade that it cannot have read about is known." if math.isnan(e.net) else
+                     f"Its rejections of such trades saved {e.net:,.2f} dollars, the cost of the replies deducted.")
 
 
 def _layer(e: Evidence) -> Criterion:
@@ -144,8 +148,10 @@ def _layer(e: Evidence) -> Criterion:
         return Criterion("portfolio", None, f"> 0, p < {SIZE}", None,
                          "The trades came from a file, without a portfolio to walk again.")
     return Criterion("portfolio", e.layer_p, f"> 0, p < {SIZE}", bool(e.layer_change > 0 and e.layer_p < SIZE),
-                     f"In the portfolio, after the cutoff and net of cost, the Sharpe ratio changes by "
-                     f"{_number(e.layer_change, '+.2f')}; a coin that vetoes as often does as well with p {_p(e.layer_p)}.")
+                     f"In the portfolio, on sessions that it cannot have read about and net of cost, the Sharpe "
+                     f"ratio changes by "
+                     f"{_number(e.layer_change, '+.2f')}; a coin that vetoes as often does as well with p "
+                     f"{_p(e.layer_p)}.")
 
 
 def _baseline(e: Evidence) -> Criterion:
