@@ -9,6 +9,9 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,32 @@ def code_version() -> str:
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+_remembering: ContextVar[Path | None] = ContextVar("remembering", default=None)
+
+
+@contextmanager
+def remembering(folder: Path | None) -> Iterator[None]:
+    """For as long as the block lasts, `recall` and `remember` are of `folder`; with None there is no memory."""
+    token = _remembering.set(folder)
+    try:
+        yield
+    finally:
+        _remembering.reset(token)
+
+
+def recall(key: str) -> Table | None:
+    """What a slow computation remembered of itself under `key`; None where it did not, or has no memory."""
+    folder = _remembering.get()
+    return load(folder, key) if folder else None
+
+
+def remember(key: str, arrays: Table) -> None:
+    """Keep arrays from which a slow computation can go on, where it has a memory. They change no result."""
+    folder = _remembering.get()
+    if folder:
+        store(folder, key, arrays)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -115,7 +115,8 @@ def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path
     key = cache.fingerprint("labels", cache.code_version(), panel.fingerprint, component_key(classifier))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
-        arrays = {"labels": classifier(panel)}
+        with cache.remembering(folder):
+            arrays = {"labels": classifier(panel)}
         if folder:
             cache.store(folder, key, arrays)
     return arrays["labels"]

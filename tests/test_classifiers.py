@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mahler import panel as panels
+from mahler import cache, panel as panels
 from mahler.classifiers import gmm as gmm_module
 from mahler.classifiers.gmm import gmm
 from mahler.classifiers.rule import rule
@@ -220,3 +220,30 @@ def test_a_feature_that_never_moved_does_not_stop_the_mixture():
     panel, _ = planted(13, 360)
     labels = quick_gmm(replace(panel, atm_iv=np.full_like(panel.atm_iv, 0.2), iv_rv_spread=0.2 - panel.realized_vol))
     assert (labels[-1] != Regime.NONE).all()
+
+
+def test_a_gmm_goes_on_from_the_month_before_and_labels_the_same(tmp_path, monkeypatch):
+    panel, _ = planted(7, 500, 2)
+    fits = []
+    fit = gmm_module._fit
+    monkeypatch.setattr(gmm_module, "_fit", lambda *a, **k: fits.append(0) or fit(*a, **k))
+    whole = quick_gmm(panel)
+    from_scratch, months = len(fits), panel.dates.astype("datetime64[M]")
+    month_ends = np.flatnonzero(months[1:] != months[:-1])[-2:] + 1
+    counts = []
+    with cache.remembering(tmp_path):
+        for n in (month_ends[0] - 1, month_ends[0] + 1, month_ends[0] + 2, month_ends[1] + 3, len(panel.dates)):
+            fits.clear()
+            np.testing.assert_array_equal(quick_gmm(truncated(panel, n)), whole[:n])
+            counts.append(len(fits))
+    assert counts[0] == from_scratch - 2 * 2        # two tickers, two months more
+    assert counts[1:] == [2, 0, 2, 0]               # a fit for each ticker and new month, and no other
+
+
+def test_a_gmm_does_not_go_on_from_other_days(tmp_path):
+    panel, _ = planted(7, 420)
+    other = replace(panel, atm_iv=panel.atm_iv * 1.5, iv_rv_spread=panel.atm_iv * 1.5 - panel.realized_vol)
+    with cache.remembering(tmp_path):
+        quick_gmm(panel)
+        np.testing.assert_array_equal(quick_gmm(other), planted_alone := quick_gmm(other))
+    np.testing.assert_array_equal(planted_alone, quick_gmm(other))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from mahler import cache
 from mahler.panel import Panel
-from mahler.schema import Bound, Regime
+from mahler.schema import Bound, Regime, Table
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -18,6 +20,7 @@ N_LOW_VOL = 2                           # clusters, by mean realised volatility,
 FEATURES = ("realized_vol", "momentum", "trend", "atm_iv", "iv_rv_spread")
 REALIZED_VOL, TREND = FEATURES.index("realized_vol"), FEATURES.index("trend")
 MAX_ITER = 1000                         # EM steps; a fit takes 5 to 50
+_FITTED = ("weights", "means", "covariances", "precisions", "precisions_cholesky", "lower_bound")   # of a GaussianMixture
 
 
 def gmm(panel: Panel, *, seed: Annotated[int, Bound("a seed", 0, 2**31 - 1)],
@@ -66,19 +69,66 @@ def _labels(features: np.ndarray, dates: np.ndarray, seed: int, n_init: int, min
     complete = np.isfinite(features).all(axis=1)
     month = dates.astype("datetime64[M]")
     starts = np.append(np.flatnonzero(month[1:] != month[:-1]) + 1, len(dates))
-    model, n_fits = None, 0
-    for start, end in zip(starts[:-1], starts[1:]):
+    spans = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
+    first, model, n_fits = _recalled(features, dates, spans, labels, (seed, n_init, min_days))
+    fitted = first if model else None
+    for k, (start, end) in enumerate(spans[first:], first):
         known = features[:start][complete[:start]]      # strictly before the days that are labelled
         if len(known) < min_days:
             continue
-        model = _fit(known, model, seed + n_fits, n_init)
-        n_fits += 1
+        if k != fitted:
+            model = _fit(known, model, seed + n_fits, n_init)
+            n_fits += 1
         days = start + np.flatnonzero(complete[start:end])
         if len(days):
             clusters = model.mixture.predict((features[days] - model.mean) / model.scale)
             labels[days] = _regime_of_clusters(model)[clusters]
+    if model and len(spans) - 1 != fitted:
+        cache.remember(_key(features, dates, spans[-1][0], (seed, n_init, min_days)),
+                       _to_arrays(model) | {"labels": labels[:spans[-1][0]], "n_fits": np.array(n_fits)})
     return labels
 
+
+# ---- where the month before left off -----------------------------------------------------------------------------------
+
+RECALLED = 3        # months back at which a fit is looked for
+
+
+def _recalled(features: np.ndarray, dates: np.ndarray, spans: list[tuple[int, int]], labels: np.ndarray,
+              numbers: tuple[int, ...]) -> tuple[int, _Model | None, int]:
+    """The last month that was fitted before on just these days, its model and the fits so far; fills in `labels`."""
+    for k in range(len(spans) - 1, max(len(spans) - 1 - RECALLED, -1), -1):
+        arrays = cache.recall(_key(features, dates, spans[k][0], numbers))
+        if arrays is not None:
+            labels[:spans[k][0]] = arrays["labels"]
+            return k, _from_arrays(arrays), int(arrays["n_fits"])
+    return 0, None, 0
+
+
+def _key(features: np.ndarray, dates: np.ndarray, start: int, numbers: tuple[int, ...]) -> str:
+    """What a fit at session `start` depends on: the days before it, to the bit, the numbers and the code."""
+    digest = hashlib.sha256(np.ascontiguousarray(features[:start]).tobytes())
+    digest.update(np.ascontiguousarray(dates[:start + 1].astype("datetime64[D]").astype(np.int64)).tobytes())
+    return cache.fingerprint("gmm", cache.code_version(), numbers, digest.hexdigest())
+
+
+def _to_arrays(model: _Model) -> Table:
+    return {"mean": model.mean, "scale": model.scale} | {
+        name: np.array(getattr(model.mixture, f"{name}_")) for name in _FITTED}
+
+
+def _from_arrays(arrays: Table) -> _Model:
+    """The model that `_to_arrays` took apart."""
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(N_COMPONENTS, covariance_type="full", max_iter=MAX_ITER)
+    for name in _FITTED:
+        setattr(mixture, f"{name}_", np.array(arrays[name])[()])
+    mixture.n_features_in_ = len(FEATURES)
+    return _Model(np.array(arrays["mean"]), np.array(arrays["scale"]), mixture)
+
+
+# ---- a fit -------------------------------------------------------------------------------------------------------------
 
 def _fit(known: np.ndarray, previous: _Model | None, seed: int, n_init: int) -> _Model:
     """Fit a mixture on the days `known` (n, 5)."""

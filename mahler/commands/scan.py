@@ -10,11 +10,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mahler import cache, home, scan_page, schema, stages, tracking
-from mahler.backtesting import market, prepare, source_module, store_root
-from mahler.commands.backtest import NOT_THE_RESULT
+from mahler import home, scan_page, schema, stages, tracking
+from mahler.backtesting import identity, market, prepare, source_module, store_root
 from mahler.commands.explain import line, show
-from mahler.config import Backtest, Period, Scan, plain
+from mahler.config import Backtest, Period, Scan
 from mahler.data import store
 from mahler.paper import account as accounts, records, stage
 from mahler.scan import Scan as Found, record, scan
@@ -79,12 +78,6 @@ def _scan(config: Scan, told: Backtest, day: Date, tables: dict[str, Table]) -> 
     return scan(len(chains.sessions) - 1, prepared, sized, tables, rule=config.exit, fill=config.fill,
                 limits=config.limits, breaker=config.breaker, costs=config.costs, stage=name,
                 size_multiplier=config.stages[name].size_multiplier, config=identity(told)[:12]), chains.fingerprint
-
-
-def identity(told: Backtest) -> str:
-    """A digest of the config, whatever the period and the data that it is tried on."""
-    return cache.fingerprint({key: value for key, value in plain(told).items()
-                              if key not in (*NOT_THE_RESULT, "data", "period")})
 
 
 def _stage(tables: dict[str, Table], started: np.datetime64, day: Date) -> str:
