@@ -10,12 +10,12 @@ import pytest
 
 from mahler.fills.travel import travel
 from mahler.monitoring import bands as promise
-from mahler.monitoring.bands import BandRule, History, bands, by_session, by_trade, of_backtest
+from mahler.monitoring.bands import BandRule, History, Size, bands, by_session, by_trade, of_backtest
 from mahler.schema import ConfigError, Exit
 from mahler.validation import sequential
 from tests.ledgers import random_ledger
 
-RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, size_multipliers=[1.0, 0.5], seed=0)
+RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, seed=0)
 FILL = partial(travel, travel=0.66)
 
 
@@ -47,7 +47,6 @@ def test_the_promise_says_what_the_backtest_did(promised):
     assert promised.exits["stop_loss"] == pytest.approx((t["exit_reason"][closed] == "stop_loss").mean())
     assert sum(promised.contracts.values()) == len(t["pnl"]) == promised.trades
     assert promised.bands["trades"].centre == pytest.approx(900 / 1500, rel=0.03)
-    assert promised.bands["size"].centre == pytest.approx(1.0, rel=0.03)
 
 
 def test_only_what_is_no_money_may_stop_an_account(promised):
@@ -68,12 +67,14 @@ def test_a_band_narrows_as_trades_come_in(promised):
     assert np.diff(band.limits(4 * last, band.watch)) == pytest.approx(np.diff(band.limits(last, band.watch)) / 2)
 
 
-def test_half_the_size_is_half_the_contracts_rounded_down():
-    made = ledger()
-    made.trades["contracts"][:] = 3
-    promised = bands(made, fill=FILL, rule=RULE, rng=np.random.default_rng(0))
-    for regime, size in promised.mean_size["1"].items():
-        assert promised.mean_size["0.5"][regime] == pytest.approx(size / 3)
+def test_a_size_is_what_the_risk_of_the_regime_buys_at_the_equity_of_the_account():
+    trades = {"day": np.arange(3), "regime": np.array(["bull_low_vol", "bull_low_vol", "none"], object),
+              "contracts": np.array([4, 2, 1]), "max_loss": np.full(3, 480.0), "equity": np.array([100_000.0, 99_000.0, 1.0]),
+              "size_multiplier": np.array([1.0, 0.5, 1.0]), "reason": np.full(3, "", object), "pnl": np.full(3, np.nan)}
+    sizes = {"bull_low_vol": Size(0.02, 0.02, lots=False)}
+    assert by_trade(trades, sizes, [])["size"].tolist()[:2] == [1.0, 1.0]      # floor(4.17) and floor(2.06)
+    assert np.isnan(by_trade(trades, sizes, [])["size"][2])
+    assert by_trade(trades, {"bull_low_vol": Size(8.0, 8.0, lots=True)}, [])["size"].tolist()[:2] == [0.5, 0.5]
 
 
 def ever_out(promised, history: History, stretch: np.ndarray) -> tuple[bool, bool]:
@@ -82,7 +83,7 @@ def ever_out(promised, history: History, stretch: np.ndarray) -> tuple[bool, boo
     rows = np.concatenate([np.arange(start[s], start[s + 1]) for s in stretch]).astype(int)
     mine = {name: column[rows] for name, column in history.trades.items()}
     regimes = [name for name in promised.mean_pnl if name != "all"]
-    values = {k: v[stretch] for k, v in by_session(history).items()} | by_trade(mine, promised.mean_size, regimes)
+    values = {k: v[stretch] for k, v in by_session(history).items()} | by_trade(mine, promised.sizes, regimes)
     watch, stop = bool((promised.cusum.path(history.growth[stretch]) > promised.cusum.h).any()), False
     for name, column in values.items():
         means = sequential.running_means(column[~np.isnan(column)][None])[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mahler.monitoring import page
-from mahler.monitoring.bands import bands
+from mahler.monitoring.bands import asked, bands
 from mahler.monitoring.checks import ADVICE, Verdict, checks, worst
 from mahler.monitoring.graduation import criteria, halted
 from mahler.monitoring.replay import Parity
@@ -26,6 +26,7 @@ STRETCH = np.arange(300, 340)
 def source() -> Source:
     ledger = random_ledger(np.random.default_rng(0), n_days=1500, n_trades=900)
     ledger.counts["candidates"] = 5000.0
+    ledger.trades["risk_fraction"][:] = 0.03                  # for the five contracts that some have
     return Source.of(ledger)
 
 
@@ -82,14 +83,14 @@ def test_parity_below_the_stage_is_a_stop_and_any_difference_a_watch(seen, promi
 
 
 def test_a_size_above_all_of_the_backtest_is_a_stop_whatever_the_mean(seen, promised):
-    trades = seen.history.trades | {"size": seen.history.trades["size"].copy()}
-    trades["size"][3] = 1.2 * promised.largest_size["1"]
+    trades = seen.history.trades | {"contracts": seen.history.trades["contracts"].copy()}
+    trades["contracts"][3] = 2 + 2 * asked(trades, promised.sizes, largest=True)[3]
     assert verdicts(replace(seen, history=replace(seen.history, trades=trades)), promised)["size"] is Verdict.STOP
 
 
-def test_half_the_size_is_told_at_full_size_and_right_at_half(seen, promised):
+def test_half_the_size_is_told(seen, promised):
     t = seen.history.trades
-    halved = t | {"size": 0.4 * t["size"]}
+    halved = t | {"contracts": 0.4 * t["contracts"]}
     assert verdicts(replace(seen, history=replace(seen.history, trades=halved)), promised)["size"] is Verdict.STOP
 
 

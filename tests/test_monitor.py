@@ -26,7 +26,7 @@ from tests.test_stage import committed
 
 PERIOD = ["period.start=2017-09-01", "period.end=2020-06-30", "classifier=rule"]
 START, SESSIONS, STUCK = np.datetime64("2019-03-01"), 60, 20
-RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, size_multipliers=[1.0, 0.5], seed=0)
+RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, seed=0)
 
 
 class Stage:

@@ -14,7 +14,7 @@ from mahler.monitoring.bands import BandRule, History, of_backtest
 from mahler.monitoring.paper import Watched
 from mahler.schema import MULTIPLIER
 
-RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, size_multipliers=[1.0, 0.5], seed=0)
+RULE = BandRule(horizon=60, watch=0.10, stop=0.02, least=10, replications=2000, seed=0)
 FILL = partial(travel, travel=0.66)
 HOLD = 9                         # sessions until the exits of an account that was made
 

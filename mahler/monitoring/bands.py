@@ -42,7 +42,6 @@ class BandRule:
     stop: float = number("a chance of a false alarm within the horizon", 0, 0.5, open_low=True)
     least: int = number("sessions or trades", 2, 100)
     replications: int = number("resampled stretches", 500, 100_000)
-    size_multipliers: list[float] = number("a share of the promoted size", 0, 1, open_low=True)
     seed: int = number("a seed", 0, 2**31 - 1)
 
     def sequence_alpha(self, rate: float) -> float:
@@ -100,6 +99,20 @@ class Cusum:
 
 
 @dataclass(frozen=True)
+class Size:
+    """What was put at risk in a regime: the median and the largest risk fraction, or lots where the rule knows no fraction."""
+
+    usual: float
+    largest: float
+    lots: bool
+
+    def contracts(self, equity: np.ndarray, max_loss: np.ndarray, multiplier: np.ndarray, largest: bool) -> np.ndarray:
+        """Contracts, not yet whole, at `equity` (n,) and `max_loss` (n,), dollars and dollars per contract."""
+        size = multiplier * (self.largest if largest else self.usual)
+        return size * np.ones(len(equity)) if self.lots else size * equity / max_loss
+
+
+@dataclass(frozen=True)
 class Bands:
     """The promise: `plain` is what promotion stores, and `read` makes it again of that."""
 
@@ -110,8 +123,7 @@ class Bands:
     fill_share: float            # of the bid-ask that the fill model travels
     win_rate: float              # mean over the weeks in which trades were opened
     contracts: dict[str, int]    # trades of each size
-    mean_size: dict[str, dict[str, float]]       # by size multiplier and regime: maximum loss over equity
-    largest_size: dict[str, float]               # by size multiplier
+    sizes: dict[str, Size]       # by regime
     exits: dict[str, float]      # share of trades by reason
     size_zero: float             # share of candidates that did not come to one contract
     approved: float | None       # share of candidates that the LLM lets through; None without one
@@ -131,7 +143,7 @@ def read(content: Mapping[str, Any]) -> Bands:
         made = {name: Band(one["centre"], list(one["below"]), list(one["above"]), tuple(one["watch"]),
                            tuple(one["stop"]) if one["stop"] else None) for name, one in content["bands"].items()}
         return Bands(**{**content, "rule": BandRule(**content["rule"]), "cusum": Cusum(**content["cusum"]),
-                        "bands": made})
+                        "sizes": {name: Size(**one) for name, one in content["sizes"].items()}, "bands": made})
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"the bands of the promotion cannot be read: {schema.one_line(error)}; promote again") from error
 
@@ -143,8 +155,9 @@ class History:
     """Sessions in a row and the trades that were opened in them, in that order.
 
     growth and entries are (n_sessions,): log return at the promoted size, and trades opened. `trades` (n,) has the
-    columns day (index of the session), regime, size (maximum loss over equity), size_multiplier, reason and pnl
-    (dollars per contract, net); the reason is "" and the pnl NaN for what no rule has closed.
+    columns day (index of the session), regime, contracts, max_loss (dollars per contract), equity (of the session
+    before, dollars), size_multiplier, reason and pnl (dollars per contract, net); the reason is "" and the pnl NaN for
+    what no rule has closed.
     """
 
     growth: np.ndarray
@@ -158,8 +171,8 @@ def of_backtest(ledger: Ledger) -> History:
     day = np.searchsorted(account["date"], t["date"])
     before = np.concatenate(([ledger.initial_equity], account["equity"][:-1]))
     closed = metrics.closed_by_rule(t)
-    trades = {"day": day, "regime": t["regime"], "size": MULTIPLIER * t["max_loss"] * t["contracts"] / before[day],
-              "size_multiplier": np.ones(len(day)), "reason": np.where(closed, t["exit_reason"], ""),
+    trades = {"day": day, "regime": t["regime"], "contracts": t["contracts"], "max_loss": MULTIPLIER * t["max_loss"],
+              "equity": before[day], "size_multiplier": np.ones(len(day)), "reason": np.where(closed, t["exit_reason"], ""),
               "pnl": np.where(closed, t["pnl_per_contract"], np.nan)}
     return History(np.log1p(metrics.simple_returns(account["equity"], ledger.initial_equity)),
                    np.bincount(day, minlength=len(before)).astype(float), trades)
@@ -170,19 +183,28 @@ def by_session(history: History) -> dict[str, np.ndarray]:
     return {"growth": history.growth, "trades": history.entries}
 
 
-def by_trade(trades: Table, mean_size: Mapping[str, Mapping[str, float]], regimes: list[str]) -> dict[str, np.ndarray]:
+def by_trade(trades: Table, sizes: Mapping[str, Size], regimes: list[str]) -> dict[str, np.ndarray]:
     """What is averaged over trades in the order of their opening, (n,) each; NaN where a trade has no say.
 
-    size is against the mean of the backtest in the same regime, at the same size multiplier.
+    size is the contracts over those that the usual risk fraction of the regime buys at the equity of the account.
     """
-    usual = np.array([mean_size.get(f"{m:g}", {}).get(regime, np.nan)
-                      for m, regime in zip(trades["size_multiplier"].tolist(), trades["regime"].tolist())])
     closed = trades["reason"] != ""
-    values = {"size": trades["size"] / usual, "pnl": trades["pnl"]}
+    values = {"size": trades["contracts"] / np.maximum(np.floor(asked(trades, sizes, largest=False) + 1e-9), 1.0),
+              "pnl": trades["pnl"]}
     for name in DECIDES:
         if name.startswith("exits."):
             values[name] = np.where(closed, trades["reason"] == name.removeprefix("exits."), np.nan)
     return values | {f"pnl.{regime}": np.where(trades["regime"] == regime, trades["pnl"], np.nan) for regime in regimes}
+
+
+def asked(trades: Table, sizes: Mapping[str, Size], *, largest: bool) -> np.ndarray:
+    """Contracts, not yet whole, that the usual or the largest size of each trade's regime buys: (n,); NaN of no size."""
+    contracts = np.full(len(trades["day"]), np.nan)
+    for regime, size in sizes.items():
+        mine = trades["regime"] == regime
+        contracts[mine] = size.contracts(trades["equity"][mine], trades["max_loss"][mine], trades["size_multiplier"][mine],
+                                         largest)
+    return contracts
 
 
 def weekly_wins(day: np.ndarray, pnl: np.ndarray) -> np.ndarray:
@@ -245,14 +267,14 @@ def bands(ledger: Ledger, *, fill: Fill, rule: BandRule, rng: np.random.Generato
     pnl = {"all": t["pnl_per_contract"][closed]}
     pnl |= {name: mine for name in sorted(set(t["regime"].tolist()))
             if len(mine := t["pnl_per_contract"][closed & (t["regime"] == name)]) >= FEWEST}
-    mean_size, largest = _sizes(history.trades, t["contracts"], rule.size_multipliers)
+    sizes = _sizes(t)
     block = min(max(map(bootstrap.optimal_block_length, (history.growth, history.entries))), float(rule.horizon))
     drawn = sequential.stretches(n, AHEAD * rule.horizon, block, rule.replications, rng)
-    cusum, made = _calibrated(history, drawn, mean_size, [name for name in pnl if name != "all"], rule)
+    cusum, made = _calibrated(history, drawn, sizes, [name for name in pnl if name != "all"], rule)
     return Bands(
         rule=rule, sessions=n, trades=len(t["pnl"]), block_length=block, fill_share=share_of(fill),
         win_rate=float(weekly_wins(t["date"][closed], t["pnl"][closed]).mean()),
-        contracts=_counts(t["contracts"]), mean_size=mean_size, largest_size=largest,
+        contracts=_counts(t["contracts"]), sizes=sizes,
         exits={reason: count / int(closed.sum()) for reason, count in _counts(t["exit_reason"][closed]).items()},
         size_zero=ledger.counts.get("rejected.size_zero", 0.0) / max(ledger.counts["candidates"], 1.0),
         approved=approved, mean_pnl={name: float(mine.mean()) for name, mine in pnl.items()}, cusum=cusum, bands=made)
@@ -268,25 +290,25 @@ def _counts(column: np.ndarray) -> dict[str, int]:
     return {str(value): int(n) for value, n in sorted(Counter(column.tolist()).items())}
 
 
-def _sizes(trades: Table, contracts: np.ndarray, multipliers: list[float]) -> tuple[dict, dict]:
-    """Mean of size by multiplier and regime, and the largest: in whole contracts, rounded down."""
-    mean, largest = {}, {}
-    for m in multipliers:
-        size = trades["size"] * np.floor(m * contracts + 1e-9) / contracts
-        mean[f"{m:g}"] = {name: float(size[mine].mean()) for name in sorted(set(trades["regime"].tolist()))
-                          if (mine := (trades["regime"] == name) & (size > 0)).sum() >= FEWEST}
-        largest[f"{m:g}"] = float(size.max())
-    return mean, largest
+def _sizes(trades: Table) -> dict[str, Size]:
+    """Of each regime in which trades were opened."""
+    found = {}
+    for regime in sorted(set(trades["regime"].tolist())):
+        mine = trades["regime"] == regime
+        lots = not np.isfinite(trades["risk_fraction"][mine]).all()
+        size = trades["contracts" if lots else "risk_fraction"][mine]
+        found[regime] = Size(float(np.median(size)), float(size.max()), lots)
+    return found
 
 
-def _calibrated(history: History, drawn: np.ndarray, mean_size: Mapping[str, Mapping[str, float]], regimes: list[str],
+def _calibrated(history: History, drawn: np.ndarray, sizes: Mapping[str, Size], regimes: list[str],
                 rule: BandRule) -> tuple[Cusum, dict[str, Band]]:
     """The CUSUM, and a Band around each check, so that all share the rates of the rule along the stretches drawn."""
     paths = {name: sequential.running_means(values[drawn[:, :rule.horizon]])
              for name, values in by_session(history).items()}
     around = {name: sequential.spread(mine, float(mine[:, -1].mean())) for name, mine in paths.items()}
     rows, in_horizon = _trades_of(history.trades["day"], drawn, rule.horizon)
-    for name, values in by_trade(history.trades, mean_size, regimes).items():
+    for name, values in by_trade(history.trades, sizes, regimes).items():
         with_a_say = np.where(rows >= 0, values[rows], np.nan)
         order = np.argsort(np.isnan(with_a_say), axis=1, kind="stable")
         along, inside = np.take_along_axis(with_a_say, order, axis=1), np.take_along_axis(in_horizon, order, axis=1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mahler import metrics
 from mahler.figures import dollars, percent, plain
-from mahler.monitoring.bands import Bands, by_session, by_trade, outside, weekly_wins
+from mahler.monitoring.bands import Bands, asked, by_session, by_trade, outside, weekly_wins
 from mahler.monitoring.paper import Watched
 from mahler.monitoring.replay import Parity
 from mahler.paper.stage import Stage
@@ -28,7 +28,7 @@ OFTEN = ("daily", "weekly", "monthly", "halt")
 TOLERANCE = {"fills": 0.05, "credit": 0.05}      # share of the bid-ask, and of the modelled credit, beyond which: stop
 REACH = {"fills": 0.15, "credit": 0.15}          # from what was promised, beyond which a session counts no more: robust
 GRACE = 1                # sessions between a rule that fires and the fill that closes: orders of a scan after the close
-SIZE_SLACK = 1.10        # of the backtest's largest size: an account's equity is not the backtest's
+SIZE_SLACK = 1.10        # of the largest size: equity moves within a session
 
 
 class Verdict(Enum):
@@ -137,15 +137,14 @@ def decisions(parity: Parity, stage: Stage) -> Check:
 
 
 def _size(seen: Watched, promised: Bands) -> Check:
-    """Maximum loss over equity: its mean against the backtest's in the same regime, and none above its largest."""
-    size, regimes = seen.history.trades["size"], [name for name in promised.mean_pnl if name != "all"]
-    ratio = by_trade(seen.history.trades, promised.mean_size, regimes)["size"]
-    found = _banded("size", "size over the backtest's", "daily", ratio, promised, plain)
-    most = np.array([promised.largest_size.get(f"{m:g}", np.inf) for m in seen.history.trades["size_multiplier"].tolist()])
-    above = size > SIZE_SLACK * most
+    """Contracts over those of the regime's usual risk at the account's equity; and none above its largest."""
+    trades, regimes = seen.history.trades, [name for name in promised.mean_pnl if name != "all"]
+    ratio = by_trade(trades, promised.sizes, regimes)["size"]
+    found = _banded("size", "contracts over the usual", "daily", ratio, promised, plain)
+    above = trades["contracts"] > np.maximum(SIZE_SLACK * asked(trades, promised.sizes, largest=True), 1.0)
     if not above.any():
         return found
-    return _with(found, Verdict.STOP, f"{above.sum()} of {len(size)} trades are larger than any of the backtest")
+    return _with(found, Verdict.STOP, f"{above.sum()} of {len(above)} trades are larger than the config ever asks for")
 
 
 def size_zero(seen: Watched, promised: Bands) -> Check:
@@ -195,7 +194,7 @@ def _banded(name: str, label: str, often: str, values: np.ndarray, promised: Ban
 def _banded_all(seen: Watched, promised: Bands) -> list[Check]:
     """Trades a session, P&L, the cone, the mix of exits and the regimes; of the last two the oddest."""
     regimes = [name for name in promised.mean_pnl if name != "all"]
-    values = by_session(seen.history) | by_trade(seen.history.trades, promised.mean_size, regimes)
+    values = by_session(seen.history) | by_trade(seen.history.trades, promised.sizes, regimes)
     mix = [_banded(f"exits.{reason}", f"closed by {reason.replace('_', ' ')}", "monthly", values[f"exits.{reason}"], promised,
                    percent, "mix") for reason in ("profit_target", "stop_loss", "time")]
     by_regime = [_banded(f"pnl.{regime}", f"P&L a contract, {regime.replace('_', ' ')}", "monthly", values[f"pnl.{regime}"],

@@ -64,13 +64,13 @@ def watched(tables: Mapping[str, Table], start: np.datetime64, end: np.datetime6
     trades = _trades(until, fills, sessions)
     multiplier = trades.pop("size_multiplier")
     day = np.minimum(np.searchsorted(sessions, trades["date"]), max(len(sessions) - 1, 0))
-    size = trades["max_loss_per_share"] * MULTIPLIER * trades["contracts"] / before[day]
     by_rule = np.isin(trades["reason"], [reason.name.lower() for reason in Exit])
     n_settled = int(np.argmax(trades["reason"] == "")) if (trades["reason"] == "").any() else len(day)
     says = by_rule & (np.arange(len(day)) < n_settled)
     scale = multiplier[-1] if len(multiplier) else 1.0
     history = History(np.log((equity - moved) / before) / scale, np.bincount(day, minlength=len(sessions)).astype(float), {
-        "day": day, "regime": trades["regime"], "size": size, "size_multiplier": multiplier,
+        "day": day, "regime": trades["regime"], "contracts": trades["contracts"],
+        "max_loss": MULTIPLIER * trades.pop("max_loss_per_share"), "equity": before[day], "size_multiplier": multiplier,
         "reason": np.where(says, trades["reason"], ""),
         "pnl": np.where(says, trades["pnl"] / trades["contracts"], np.nan)})
     scanned = _rows(until["scanned"], until["scanned"]["date"] >= start)
