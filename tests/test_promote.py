@@ -105,6 +105,28 @@ def test_a_gate_refuses_on_one_line_and_nothing_is_written(desk, mahler, monkeyp
     assert (read_there(desk), len(tracking.versions())) == before
 
 
+def test_the_winner_is_promoted_where_the_verdict_is_that_it_is_better(mahler, monkeypatch) -> None:
+    runs = tracking.runs
+    monkeypatch.setattr(tracking, "runs", lambda study, *rest, **kind: [
+        row | {"tags.verdict": "better than control"} if kind else row for row in runs(study, *rest, **kind)])
+    refused = mahler("promote", "study=two", *MADE)
+    judgement = json.loads((runs("two", kind="validation")[0]["artifacts"] / "judgement.json").read_text())
+    winner = judgement["winners"][0][0]
+    assert f"what is promoted is the winner, {winner}\n{winner}: found, run" in refused.out
+    assert "[validation] In validation" in refused.line and "it was chosen, and the verdict is no evidence" in refused.line
+
+
+def test_a_cell_of_a_grid_is_run_before_it_is_promoted(mahler) -> None:
+    assert mahler("validate", *PERIOD, "classifier=rule", "universe=spy", "study=cells", *QUICK,
+                  "+grid.limits=[moderate,tight]").status == 0
+    assert tracking.runs("cells") == []
+    done = mahler("promote", "study=cells", *MADE)
+    assert done.status == 0 and "Version" in done.out, done.err
+    row, = tracking.runs("cells")
+    assert row["name"] == "limits=moderate" and champion()["run_id"] == row["run_id"]
+    mahler("promote", "rollback", "version=1")
+
+
 def test_what_the_study_did_not_choose_is_refused_for_its_own_reasons(mahler) -> None:
     refused = mahler("promote", f"run={run_of('tight')['run_id'][:8]}", *MADE).line
     for gate in ("validation", "deflated_sharpe", "pbo", "natural_fill"):
