@@ -84,7 +84,7 @@ def blocks(findings: Sequence[Finding]) -> list[Block]:
     made = title(findings).startswith(SYNTHETIC)
     return [Heading(1, title(findings), loud=made),
             Words("Which layers on top of the rules add value? A line for the newest judgement of each study, universe "
-                  "and market; a difference is of the validated choice from its control, with its 95 % interval. "
+                  "and market; a difference is of what walk-forward chose from the control, with its 95 % interval. "
                   "Studies that varied several layers together say nothing of one of them alone."),
             _table(findings), Heading(2, "What each line rests on"), *_reasons(findings),
             Heading(2, "To make it again"),
