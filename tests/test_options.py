@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mahler import panel as panels
 from mahler.commands.backtest import market
-from mahler.config import Backtest, Evaluate, Validate, load
+from mahler.config import Backtest, Evaluate, Paper, Validate, load
 from mahler.home import conf_dir
 from mahler.monitoring.bands import BandRule
 from mahler.paper.stage import Stage
@@ -26,6 +26,7 @@ STUDIES = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 
 
 ALONE = {"bands": BandRule, "stage": Stage}       # groups of no backtest: what each of them is
+VERB = {"arm": "evaluate", "llm": "evaluate", "prompt": "evaluate", "context": "evaluate", "source": "paper"}
 
 
 def options(group: str) -> list[str]:
@@ -35,7 +36,7 @@ def options(group: str) -> list[str]:
 def loaded(verb: str, *overrides: str):
     from hydra import compose, initialize_config_dir
 
-    schemas = {"backtest": Backtest, "validate": Validate, "evaluate": Evaluate}
+    schemas = {"backtest": Backtest, "validate": Validate, "evaluate": Evaluate, "paper": Paper}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return load(compose(verb, list(overrides)), schemas[verb])
 
@@ -45,8 +46,7 @@ def test_an_option_composes_and_loads(group: str, option: str) -> None:
     if group in ALONE:
         assert load(OmegaConf.load(CONF / group / f"{option}.yaml"), ALONE[group])
         return
-    verb = "evaluate" if group in ("arm", "llm", "prompt", "context") else "validate"    # a backtest, and a method beside it
-    config = loaded(verb, f"{group}={option}")
+    config = loaded(VERB.get(group, "validate"), f"{group}={option}")      # a backtest, and a method beside it
     assert getattr(config, group) is not None
 
 

@@ -116,17 +116,6 @@ def test_the_winner_is_promoted_where_the_verdict_is_that_it_is_better(mahler, m
     assert "[validation] In validation" in refused.line and "it was chosen, and the verdict is no evidence" in refused.line
 
 
-def test_a_cell_of_a_grid_is_run_before_it_is_promoted(mahler) -> None:
-    assert mahler("validate", *PERIOD, "classifier=rule", "universe=spy", "study=cells", *QUICK,
-                  "+grid.limits=[moderate,tight]").status == 0
-    assert tracking.runs("cells") == []
-    done = mahler("promote", "study=cells", *MADE)
-    assert done.status == 0 and "Version" in done.out, done.err
-    row, = tracking.runs("cells")
-    assert row["name"] == "limits=moderate" and champion()["run_id"] == row["run_id"]
-    mahler("promote", "rollback", "version=1")
-
-
 def test_what_the_study_did_not_choose_is_refused_for_its_own_reasons(mahler) -> None:
     refused = mahler("promote", f"run={run_of('tight')['run_id'][:8]}", *MADE).line
     for gate in ("validation", "deflated_sharpe", "pbo", "natural_fill"):
@@ -224,4 +213,15 @@ def test_promotions_at_once_do_not_interleave(desk, mahler, tmp_path) -> None:
     bands = json.loads((desk / "conf" / "experiment" / "bands.json").read_text())
     assert read_there(desk)["promoted"] == bands["of"] == champion()["tags.promoted"]
     assert production.installed(champion()["source"], desk / "conf" / "experiment")
+    mahler("promote", "rollback", "version=1")
+
+
+def test_a_cell_of_a_grid_is_run_before_it_is_promoted(mahler) -> None:
+    assert mahler("validate", *PERIOD, "classifier=rule", "universe=spy", "study=cells", *QUICK,
+                  "+grid.limits=[moderate,tight]").status == 0
+    assert tracking.runs("cells") == []
+    done = mahler("promote", "study=cells", *MADE)
+    assert done.status == 0 and "Version" in done.out, done.err
+    row, = tracking.runs("cells")
+    assert row["name"] == "limits=moderate" and champion()["run_id"] == row["run_id"]
     mahler("promote", "rollback", "version=1")
