@@ -166,7 +166,7 @@ def _overview(families: Sequence[Family]) -> Rows:
                      f"{value(family.judgement['pbo'], '.2f')} (p {value(e['pbo_p_value'], '.2f')})",
                      f"{family.short[winner]} ({share:.0%})"))
     return Rows(("universe", "verdict", f"Sharpe less control's, out of sample ({families[0].level:.0%})",
-                 "could have been seen", "deflated Sharpe", "of N", "PBO (p of equal configs)", "chosen most often"),
+                 "this rule finds", "deflated Sharpe", "of N", "PBO (p of equal configs)", "chosen most often"),
                 tuple(body), words=frozenset({1, 7}))
 
 
@@ -240,7 +240,7 @@ def _configs(family: Family) -> list[Block]:
     if more:
         note += f" Of {family.judgement['configs']:,} configs the control, the winners and the best are shown."
     return [Heading(3, "Configs"), Rows(
-        ("config", f"Sharpe ({level})", f"Sharpe less control's ({level})", "could have been seen", f"CAGR ({level})",
+        ("config", f"Sharpe ({level})", f"Sharpe less control's ({level})", "one test sees", f"CAGR ({level})",
          "trades", "mean heat"), returns, strong),
         Rows(("config", f"max drawdown ({level})", "its dates", "at equal heat: CAGR / drawdown (risk)"), falls,
              strong),
@@ -317,12 +317,12 @@ def _differences(family: Family) -> Picture:
     c, d = family.tables["configs"], family.judgement["evidence"]["difference"]
     keep = np.flatnonzero(c["is_control"] == 0)
     scored = tuple(np.nan if x is None else float(x) for x in
-                   (d["value"], d["low"], d["high"], family.judgement["evidence"]["detectable"]))
+                   (d["value"], d["low"], d["high"], family.judgement["evidence"]["single_test"]))
     columns = [c[name][keep] for name in ("difference", "difference_low", "difference_high", "detectable")]
     svg = draw.differences([family.shown[k] for k in keep], *columns, scored, d["level"])
     return Picture(_file(family, "differences"), svg, (
         f"{family.universe}: the difference from the control of each config in sample, and of what was chosen, out of "
-        "sample. A point nearer to zero than its grey tick is less than these data could have shown with 80 % power."))
+        "sample. A point nearer to zero than its grey tick is less than one test could have shown with 80 % power."))
 
 
 def _choosing(family: Family) -> list[Block]:

@@ -142,7 +142,7 @@ def differences(names: Sequence[str], value: np.ndarray, low: np.ndarray, high: 
                 scored: tuple[float, float, float, float], level: float) -> str:
     """Each config's difference from the control with its interval, the out-of-sample account's (`scored`) below them.
 
-    The arrays are (n,); `scored` is value, low, high and the difference that could have been seen. A grey tick is
+    The arrays are (n,); `scored` is value, low, high and the difference that one test could have seen. A grey tick is
     the last of these.
     """
     labels = [*names, "OUT OF SAMPLE"]
@@ -160,7 +160,7 @@ def differences(names: Sequence[str], value: np.ndarray, low: np.ndarray, high: 
         axes.set_yticks(at, labels, color=INK)
         axes.set_ylim(-0.6, len(labels) - 0.4)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"Annual Sharpe ratio less the control's, {level:.0%} interval; | what could have been seen")
+        axes.set_title(f"Annual Sharpe ratio less the control's, {level:.0%} interval; | what one test could have seen")
 
     return drawn(9.0, 1.0 + 0.28 * len(labels), draw)
 

@@ -48,6 +48,8 @@ def of_validation(row: Row, judgement: Mapping[str, Any]) -> Finding:
     found = {name: value(row.get(key), form) for name, key, form in (
         ("value", "difference", "+.2f"), ("low", "difference_low", "+.2f"), ("high", "difference_high", "+.2f"),
         ("seen", "detectable", ".2f"), ("n", "n_trials", ".0f"))}
+    if judgement.get("out_of_reach"):
+        found["seen"] = "no difference"
     evidence = ("{value} ({low} to {high}) a year of Sharpe ratio, out of sample, N = {n}; {seen} could have been seen"
                 .format(**found))
     return Finding(layers, row, verdict, judgement["winners"][0][0] if better else judgement["control"],

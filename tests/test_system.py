@@ -40,6 +40,11 @@ def test_without_evidence_the_control_is_kept_and_the_interval_is_said() -> None
     assert where == "limits_grid, QQQ,SPY, SYNTHETIC, 2026-11-22"
 
 
+def test_where_no_difference_could_have_been_called_better_that_is_said() -> None:
+    evidence = lines(system.of_validation(LIMITS, JUDGEMENT | {"out_of_reach": True}))["Portfolio limits"][1]
+    assert evidence.endswith("; no difference could have been seen")
+
+
 def test_what_is_better_is_named_and_what_is_worse_is_not() -> None:
     assert lines(system.of_validation(BETTER, JUDGEMENT))["Exits"][0] == "limits=tight"
     worse = lines(system.of_validation(LIMITS | {"tags.verdict": "worse than control"}, JUDGEMENT))["Portfolio limits"]
