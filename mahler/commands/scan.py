@@ -9,8 +9,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 
-from mahler import home, scan_page, schema, stages, tracking
+from mahler import home, production, scan_page, schema, stages, tracking
 from mahler.backtesting import identity, market, prepare, source_module, store_root
 from mahler.commands.explain import line, show
 from mahler.config import Backtest, Period, Scan
@@ -28,6 +29,7 @@ def run(config: Scan) -> None:
     day = datetime.now(EXCHANGE).date() if config.date == "today" else Date.fromisoformat(config.date)
     told = Backtest(**{f.name: getattr(config, f.name) for f in fields(Backtest)})
     folder, root = home.paper_dir(), store_root(config.data)
+    _check_layer()
     _check_fresh(told, day)
     tables = records.read_all(folder, *accounts.OF_AN_ACCOUNT, "stages")
     account = _account(tables["account"], told, day)
@@ -97,6 +99,17 @@ def _account(recorded: Table, told: Backtest, day: Date) -> Table:
         "synthetic": source_module(told.data).SYNTHETIC, "commission": told.costs.commission,
         "assignment_fee": told.costs.assignment_fee}
     return {name: np.array([row[name]], schema.PAPER_ACCOUNT[name]) for name in schema.PAPER_ACCOUNT.names}
+
+
+def _check_layer() -> None:
+    """Raise ConfigError where an LLM layer was promoted: a scan without its vetoes would not be what was promoted."""
+    folder = home.project_conf() / "experiment"
+    if HydraConfig.get().runtime.choices.get("experiment") != "production" or not (folder / production.JSON).is_file():
+        return
+    promoted = production.read(folder)
+    if promoted["llm"] == "on":
+        raise ConfigError(f"experiment=production has an LLM layer ({promoted['llm_model']}), which a scan does not ask: "
+                          "promote the config without llm_run to scan it")
 
 
 def _check_fresh(told: Backtest, day: Date) -> None:

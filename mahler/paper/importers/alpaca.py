@@ -55,6 +55,8 @@ def read(started: np.datetime64, *, path: Path | None, base_url: str | None,
             if "activity_type" not in found:
                 order = _order(found)
                 orders[order.order_id] = order
+            elif found.get("status") == "canceled":
+                left_out["canceled activities"] += 1
             elif found["activity_type"] == "FILL":
                 event = _fill(found)
                 events[event.event_id] = event
