@@ -130,6 +130,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_files(tmp_path):
     ("date,VIX\n2020-01-02,12.47\n2020-01-02,12.48\n",
      r"a\.csv row 3: VIX on 2020-01-02 is 12\.48, but 12\.47 in a\.csv row 2"),
     ("date,VIX\n2020-01-02,twelve\n", r"a\.csv row 2: VIX is a number, got 'twelve'"),
+    ("date,VIX\n2020-01-02,1_4\n", r"a\.csv row 2: VIX is a number, got '1_4'"),
     ("date,VIX\n\n2020-01-02,0.1247\n", r"a\.csv row 3: VIX is percentage points in \[1, 500\], got 0\.1247"),
     ("date,SPY_close\n2020-01-02,0\n", r"a\.csv row 2: SPY_close is dollars in \(0, inf\), got 0"),
     ("date,SPY_close\n2020-01-02,inf\n", r"a\.csv row 2: SPY_close is dollars .* got inf"),
@@ -154,6 +155,27 @@ def test_what_cannot_be_read_is_refused_by_file_row_and_column(tmp_path, text, m
 def test_two_files_that_contradict_are_both_named(tmp_path):
     with pytest.raises(ConfigError, match=r"b\.csv row 3: VIX on 2020-01-03 is 15, but 14\.02 in a\.csv row 2"):
         daily.load(folder(tmp_path, a="date,VIX\n2020-01-03,14.02\n", b="date,VIX\n2020-01-02,12.47\n2020-01-03,15\n"))
+
+
+def test_a_price_in_single_precision_is_the_one_in_cents_beside_it(tmp_path):
+    """Yahoo's closes and those that ORATS's API brings lie side by side, whatever the files are called."""
+    for first, second in (("a", "b"), ("b", "a")):
+        loaded = daily.load(folder(tmp_path, **{first: "date,SPY_close\n2020-01-02,141.369995\n",
+                                                second: "date,SPY_close\n2020-01-02,141.37\n"}))
+        assert loaded.columns["SPY_close"].tolist() == [141.37]
+    folder(tmp_path, b="date,SPY_close\n2020-01-02,141.3702\n")
+    with pytest.raises(ConfigError, match=r"SPY_close on 2020-01-02 is 141\.3702, but 141\.369995 in a\.csv row 2"):
+        daily.load(folder(tmp_path, a="date,SPY_close\n2020-01-02,141.369995\n"))
+
+
+def test_the_bill_rate_is_read_as_fred_gives_it(tmp_path):
+    loaded = daily.load(folder(tmp_path, DTB3="observation_date,DTB3\n2020-01-01,\n2020-01-02,1.51\n"))
+    np.testing.assert_array_equal(loaded.columns["DTB3"], [np.nan, 1.51])
+
+
+def test_a_file_whose_name_is_in_capitals_is_not_overlooked(tmp_path):
+    (tmp_path / "VIX_HISTORY.CSV").write_text("DATE,OPEN,HIGH,LOW,CLOSE\n01/02/2020,12,13,11,12.47\n")
+    assert daily.load(tmp_path).columns["VIX"].tolist() == [12.47]
 
 
 @pytest.mark.parametrize("name, content", [

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mahler import bsm
-from mahler.data import options_hist, store
+from mahler.data import options_hist, quality, store
 from mahler.data.files import Ingested
 from mahler.implied import GREEKS
 from mahler.schema import ConfigError, Flag, Table
@@ -219,6 +219,8 @@ def test_years_and_tickers_go_to_their_partitions_and_a_period_leaves_days_out(t
     assert [(info.ticker, info.year, info.sessions.astype(str).tolist()) for info in done.partitions] == [
         ("SPY", 2008, ["2008-10-02"]), ("SPY", 2009, ["2009-10-01"])]
     assert done.files_without == {"QQQ": 0}
+    assert "QQQ: no file of it" in quality.summary(done)
+    assert ingest(raw, tmp_path / "later", start="2009-01-01").files_outside == 1, "2008 was a leap year"
     assert "no file of QQQ (there: IWM, SPY)" in refusal(raw, tmp_path / "none", tickers=["QQQ"])
 
 

@@ -199,6 +199,30 @@ def test_a_blank_iv_makes_the_greeks_of_its_side_placeholders_and_both_are_compu
     assert done.partitions[0].counts["2021-12-01"]["greeks_computed"] == 1
 
 
+def test_a_period_that_begins_with_a_year_leaves_out_the_year_before_and_its_files(tmp_path: Path) -> None:
+    """December's file cannot have a day of January, nor the file of two years one of the third."""
+    new = [row(float(strike), "2022-01-03", "2022-02-18") for strike in range(420, 481, 5)]
+    for name, rows in (("spy_eod_202112.txt", LADDER), ("spy_2020_2021.csv", LADDER), ("spy_eod_202201.txt", new)):
+        write(tmp_path, rows, name)
+    done = ingest(tmp_path, tmp_path / "store", start="2022-01-01")
+    assert (done.files, done.files_outside, done.counts["SPY"]["kept"]) == (1, 2, 13)
+
+
+def test_a_file_without_a_row_of_the_period_is_one_without_rows(tmp_path: Path) -> None:
+    path = write(tmp_path, LADDER)
+    assert "none of 1 optionsdx files has a row of SPY from 2021-12-02 to None" in refusal(
+        path, tmp_path / "store", start="2021-12-02")
+
+
+def test_a_row_whose_underlying_is_not_that_of_the_day_has_the_days_and_is_counted(tmp_path: Path) -> None:
+    """Nor does one that is absurd make an absurd quote possible."""
+    done = ingest(write(tmp_path, [*LADDER, row(400.0, UNDERLYING_LAST="45.0"),
+                                   row(410.0, UNDERLYING_LAST="1e300", P_ASK="1e9")]), tmp_path / "store")
+    chain, counts = stored(tmp_path / "store"), done.counts["SPY"]
+    assert (chain["underlying"] == SPOT).all() and 410.0 not in chain["strike"] and 400.0 in chain["strike"]
+    assert (counts["underlying_mended"], counts["dropped_bad_price"]) == (2, 1)
+
+
 def test_a_saturday_expiration_is_settled_and_counted_on_the_friday(tmp_path: Path) -> None:
     rows = [row(float(k), "2014-12-01", "2014-12-20", C_IV="", P_IV="") for k in range(430, 471, 5)]
     done = ingest(write(tmp_path, rows, "spy_eod_201412.txt"), tmp_path / "store")
@@ -232,7 +256,7 @@ def test_rows_out_of_reason_are_left_out_and_counted_and_what_can_be_mended_is(t
     assert dropped == {"bad_price": 2, "bad_strike": 1, "expired": 1, "beyond_max_dte": 1, "duplicate": 1,
                        "contradictory": 2}
     assert counts["read"] == len(rows) == counts["kept"] + sum(dropped.values())
-    assert (counts["call_iv_out_of_range"], counts["put_volume_missing"]) == (1, 1)
+    assert (counts["call_iv_out_of_range"], counts["put_volume_missing"], counts["underlying_mended"]) == (1, 1, 1)
     assert (counts["greeks_clamped"], counts["greeks_out_of_range"]) == (1, 1)
     mended, clamped, computed = at(chain, 530.0), at(chain, 390.0), at(chain, 385.0)
     assert (mended["underlying"], mended["put_volume"]) == (SPOT, -1)

@@ -261,6 +261,15 @@ def test_a_row_out_of_reason_is_left_out_and_counted(tmp_path: Path, cells: dict
     assert info.counts == {"2024-01-03": done.counts["SPY"]}
 
 
+def test_a_row_whose_underlying_is_not_of_its_day_is_left_out_and_counted(tmp_path: Path) -> None:
+    """Forwards of an index differ from one expiry to the next, but not by half."""
+    rows = [{"strike": str(strike)} for strike in range(470, 480)]
+    rows[0]["stkPx"], rows[1]["stkPx"] = "46.879", "520.1"
+    rows.append({"strike": "480", "stkPx": "1.797e307"})
+    done = ingest(write_csv(tmp_path, *rows), tmp_path / "store")
+    assert (done.counts["SPY"]["kept"], done.counts["SPY"]["dropped_bad_underlying"]) == (9, 2)
+
+
 def test_of_identical_rows_one_stays_and_of_contradictory_rows_none(tmp_path: Path) -> None:
     write_csv(tmp_path, {}, {}, {"pMidIv": ""}, {"strike": "455", "pMidIv": ""}, {"strike": "455", "pMidIv": ""},
               {"strike": "460"}, {"strike": "460", "pBidPx": "2.0"}, {"strike": "465"})

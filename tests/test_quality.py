@@ -245,7 +245,19 @@ def test_the_worst_of_several_faults_is_the_state_of_a_day_and_all_are_said(tmp_
     assert states(tmp_path / "quotes") == ["QUOTES", "COMPLETE"]
     found = report(tmp_path / "quotes")
     assert quality.why(found.days["SPY"], 0, found.thresholds) == (
-        "4.8% of the quotes crossed; 43% of the strikes between others have no IV")
+        "4.8% of the quotes crossed; no IV at 43% of the strikes that should have one")
+
+
+@pytest.mark.parametrize(("names", "state"), [
+    (("call_bid", "call_ask", "put_bid", "put_ask"), "QUOTES"), (("call_bid", "put_bid"), "QUOTES"),
+    (("put_bid", "put_ask"), "QUOTES"), (("call_iv", "put_iv"), "GREEKS"),
+])
+def test_what_is_missing_altogether_is_in_doubt_and_not_good_for_want_of_a_fault(tmp_path: Path, names, state) -> None:
+    chain = sound_chain(DAY, "2024-01-04")
+    for name in names:
+        chain[name][:] = np.nan
+    row = of_year(tmp_path, chain)
+    assert states(tmp_path) == [state, state] and row["verdict"] == Verdict.DO_NOT_USE
 
 
 # ---------------------------------------------------------------------------------------------- years
@@ -292,7 +304,7 @@ def test_verdicts_follow_the_thresholds_of_the_config(tmp_path: Path) -> None:
     assert quality.worst(report(tmp_path), 2024, 2024) == "usable: SPY 2024"                # one of 41 days
     assert quality.worst(report(tmp_path, quote_days=(0.03, 0.1)), 2024, 2024) == "good"
     assert quality.worst(report(tmp_path, quote_days=(0.0, 0.02)), 2024, 2024) == "do not use: SPY 2024"
-    assert quality.worst(report(tmp_path, crossed=0.5), 2024, 2024) == "good"
+    assert quality.worst(report(tmp_path, crossed=0.5, no_forward=1.0), 2024, 2024) == "good"
 
 
 def test_a_threshold_that_is_usable_before_it_is_good_is_refused() -> None:

@@ -42,7 +42,7 @@ def test_a_price_is_divided_by_the_splits_strictly_after_its_date(tmp_path: Path
 
 
 def test_rows_may_stand_in_any_order_and_twice(tmp_path: Path) -> None:
-    text = ("divisor, date, ticker, note\n4, 2020-08-31, AAPL, x\n20,2022-07-18,GOOG,\n"
+    text = ("divisor, date, ticker, note\n4, 2020-08-31, aapl, x\n20,2022-07-18,GOOG,\n"
             "7,2014-06-09,AAPL,\n7.0,2014-06-09,AAPL,\n")
     known = splits.load(folder(tmp_path, text))
     assert list(known) == ["AAPL", "GOOG"]

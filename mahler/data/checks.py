@@ -20,7 +20,7 @@ from mahler.data.files import Progress
 from mahler.data.store import PartitionInfo
 from mahler.schema import Flag, Table
 
-CHECKS_VERSION = 2
+CHECKS_VERSION = 3
 """Raised whenever the same partition would measure otherwise than before."""
 
 NEAR_THE_MONEY = 0.05   # of the forward: where parity of American options is close to that of European ones
@@ -32,6 +32,7 @@ FOLDER = "checks"       # of the cache
 DAY = np.dtype([
     ("date", "datetime64[D]"),
     ("rows", "i4"), ("expiries", "i4"),
+    ("no_forward", "i4"),                       # expiries without three strikes whose call and put have bid and ask
     ("quotes", "i4"),                           # two a row, but for options that the source has not
     ("crossed", "i4"), ("no_ask", "i4"), ("zero_bids", "i4"),   # of the quotes
     ("greeks_computed", "i4"), ("no_delta", "i4"),
@@ -105,7 +106,9 @@ def _by_expiry_and_session(chain: Table) -> _Partition:
 
 def _rows(p: _Partition) -> Table:
     everything = np.ones(len(p.day), bool)
-    return {"rows": p.count(everything), "expiries": np.bincount(p.day[p.start[:-1]], minlength=len(p.dates)),
+    of_expiry = p.day[p.start[:-1]]
+    return {"rows": p.count(everything), "expiries": np.bincount(of_expiry, minlength=len(p.dates)),
+            "no_forward": np.bincount(of_expiry[np.isnan(p.forward)], minlength=len(p.dates)),
             "greeks_computed": p.count(p.chain["flags"] & Flag.GREEKS_COMPUTED != 0),
             "no_delta": p.count(np.isnan(p.chain["delta"]))}
 

@@ -45,6 +45,8 @@ def within(rows: Table, max_dte: int | None) -> tuple[Table, Counter]:
 
 def days_of(rows: Table, far: Counter) -> Iterator[tuple[np.datetime64, Table, dict[str, int]]]:
     """Each day, ascending, with its rows and the counts of those that `within` took away."""
+    if not len(rows["date"]):
+        return
     order = np.argsort(rows["date"], kind="stable")
     days, first = np.unique(rows["date"][order], return_index=True)
     for day, a, b in zip(days, first, np.append(first[1:], len(order)), strict=True):
@@ -75,7 +77,9 @@ def usable(rows: Table, keys: Sequence[str], quotes: Sequence[str], max_dte: int
     printed, rows = rows["expiry"], rows | {"expiry": last_session_on_or_before(rows["expiry"])}
     moved = rows["expiry"] != printed
     strike, dte = rows["strike"], (rows["expiry"] - rows["date"]).astype(int)
-    price, bound = np.array([rows[name] for name in quotes]), files.MAX_QUOTE * np.fmax(rows["underlying"], strike)
+    price = np.array([rows[name] for name in quotes])
+    # What is absurd bounds nothing.
+    bound = files.MAX_QUOTE * np.fmax(_priced(rows["underlying"]), np.minimum(strike, MAX_STRIKE))
     left, dropped = files.first_reasons({
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
@@ -118,8 +122,7 @@ def chain(rows: Table, rate: float) -> tuple[Table, dict[str, int]]:
     """
     n, counts = len(rows["strike"]), {}
     table = empty(CHAIN, n) | {name: rows[name] for name in ("date", "expiry", "strike")}
-    underlying = rows["underlying"]
-    table["underlying"] = np.where((underlying >= MIN_PRICE) & (underlying < MAX_STRIKE), underlying, np.nan)
+    table["underlying"] = _priced(rows["underlying"])
     for side in SIDES:
         table |= {f"{side}_{name}": rows[f"{side}_{name}"] for name in ("bid", "ask")}
         table[f"{side}_iv"], counts[f"{side}_iv_out_of_range"] = files.sound_iv(rows[f"{side}_iv"], MAX_IV)
@@ -132,6 +135,11 @@ def chain(rows: Table, rate: float) -> tuple[Table, dict[str, int]]:
     counts |= mended | {"underlying_implied": int(np.count_nonzero(np.isnan(table["underlying"])))}
     table = implied.fill(table | greeks, rate)
     return {name: np.asarray(table[name]).astype(CHAIN[name]) for name in CHAIN.names}, counts | implied.counts(table)
+
+
+def _priced(underlying: np.ndarray) -> np.ndarray:
+    """Underlyings (n,), NaN where one is out of reason."""
+    return np.where((underlying >= MIN_PRICE) & (underlying < MAX_STRIKE), underlying, np.nan)
 
 
 def readings(ticker: str, days: Iterable[tuple[Table | None, dict[str, int]]]) -> list[Reading]:

@@ -1,6 +1,7 @@
 """Daily series that the user brings: official closes, dividends, volatility indices, the bill rate.
 
-Any number of CSV (also .csv.gz) and Parquet files in data/daily/, with a `date` (or DATE) column and any of
+Any number of CSV (also .csv.gz) and Parquet files in data/daily/, with a `date` (or DATE, or FRED's observation_date)
+column and any of
 
     <TICKER>_close      official close, dollars
     <TICKER>_div        dividend on its ex-date, dollars per share; 0 on other days
@@ -36,6 +37,7 @@ from pathlib import Path
 import numpy as np
 
 from mahler.data import splits as splits_
+from mahler.data.files import is_number
 from mahler.data.splits import Splits
 from mahler.schema import Bound, ConfigError, Table
 
@@ -46,10 +48,16 @@ BOUNDS = {"close": Bound("dollars", 0, open_low=True), "div": Bound("dollars per
           "index": Bound("percentage points", 1, 500),
           "DTB3": Bound("percent a year", -5, 50)}
 
+DATES = ("date", "observation_date")
+"""Names of the column of dates, in capitals or not; the second is the Federal Reserve's (FRED)."""
+
+SAME = 1e-6             # of a value: single precision, which Yahoo's prices have, tells no more (141.369995 is 141.37)
+
 MISSING = frozenset(("", ".", "nan", "NaN", "NA", "null", "None"))
 
 _TICKER_COLUMN = re.compile(r"[A-Z][A-Z0-9.]*_(close|div)")
-_YAHOO_FILE = re.compile(r"\^?([A-Za-z][A-Za-z0-9.]{0,7}?)\.(csv(\.gz)?|parquet)")
+_YAHOO_FILE = re.compile(r"\^?([A-Z][A-Z0-9.]{0,7}?)\.(csv(\.gz)?|parquet)", re.IGNORECASE)
+_CBOE_FILE = re.compile(r"(\w+)_History\.csv(\.gz)?", re.IGNORECASE)
 _US_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
 _MIDNIGHT = re.compile(r"[ T]00:00(:00)?([+-]\d\d:\d\d)?$")
 
@@ -110,7 +118,7 @@ def load(directory: Path) -> Daily | None:
         or out of its range, and where two rows give one series two values on a date: file, row and column.
     """
     paths = sorted(path for path in Path(directory).glob("*") if not path.name.startswith(".")
-                   and path.name != splits_.FILE and path.name.endswith((".csv", ".csv.gz", ".parquet")))
+                   and path.name != splits_.FILE and path.name.lower().endswith((".csv", ".csv.gz", ".parquet")))
     splits = splits_.load(directory)
     if not paths and not splits:
         return None
@@ -132,8 +140,8 @@ class _File:
 
 
 def read_file(path: Path) -> _File:
-    cells, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    date_names = [name for name in cells if name.lower() == "date"]
+    cells, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    date_names = [name for name in cells if name.lower() in DATES]
     if len(date_names) != 1:
         raise ConfigError(f"{path} needs one column date, got the columns {', '.join(cells)}")
     columns = {series: _numbers(path, name, cells[name], rows) for name, series in _series(path, cells).items()}
@@ -152,9 +160,9 @@ def _series(path: Path, names: Iterable[str]) -> dict[str, str]:
     """
     known = {name: name for name in names
              if name in INDICES or name == "DTB3" or _TICKER_COLUMN.fullmatch(name)}
-    index = path.name.removesuffix(".gz").removesuffix("_History.csv")
-    if "CLOSE" in names and index in INDICES:
-        return known | {"CLOSE": index}
+    cboe = _CBOE_FILE.fullmatch(path.name)
+    if "CLOSE" in names and cboe and cboe[1].upper() in INDICES:
+        return known | {"CLOSE": cboe[1].upper()}
     theirs = {name.lower().replace("_", " "): name for name in names}
     if known or "close" not in theirs:
         return known
@@ -174,7 +182,7 @@ def _series(path: Path, names: Iterable[str]) -> dict[str, str]:
 
 def _read_csv(path: Path) -> tuple[dict[str, Iterable[str]], np.ndarray]:
     """Stripped cells by column, and the line of each row."""
-    opened = gzip.open if path.suffix == ".gz" else open
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(text)
@@ -208,10 +216,9 @@ def _numbers(path: Path, name: str, cells: Iterable, rows: np.ndarray) -> np.nda
     out = np.empty(len(rows))
     for i, cell in enumerate(cells):
         text = str(cell).strip()
-        try:
-            out[i] = math.nan if text in MISSING else float(text)
-        except ValueError:
-            raise ConfigError(f"{path} row {rows[i]}: {name} is a number, got {text!r}") from None
+        if text not in MISSING and not is_number(text):
+            raise ConfigError(f"{path} row {rows[i]}: {name} is a number, got {text!r}")
+        out[i] = math.nan if text in MISSING else float(text)
     return out
 
 
@@ -246,21 +253,25 @@ def _check_range(path: Path, series: str, values: np.ndarray, rows: np.ndarray) 
 
 
 def _merge(series: str, files: list[_File], dates: np.ndarray) -> np.ndarray:
-    """One series of several files on `dates`; rows that say the same are one, rows that do not are refused."""
+    """One series of several files on `dates`; rows that say the same are one, rows that do not are refused.
+
+    Of values that differ by no more than single precision the one nearest to whole cents is taken.
+    """
     days = np.concatenate([file.dates for file in files])
     values = np.concatenate([file.columns[series] for file in files])
     wheres = [(file.name, row) for file in files for row in file.rows]
-    order = np.argsort(days, kind="stable")
+    order = np.lexsort((values, np.abs(values - np.round(values, 2)), days))
     order = order[np.isfinite(values[order])]
     days, values = days[order], values[order]
-    clash = (days[1:] == days[:-1]) & (values[1:] != values[:-1])
+    again = np.append(False, days[1:] == days[:-1])
+    clash = again[1:] & (np.abs(np.diff(values)) > SAME * np.abs(values[1:]))
     if clash.any():
         at = int(np.argmax(clash))
         (name, row), (other, other_row) = wheres[order[at + 1]], wheres[order[at]]
-        raise ConfigError(f"{name} row {row}: {series} on {days[at]} is {values[at + 1]:g}, "
-                          f"but {values[at]:g} in {other} row {other_row}")
+        raise ConfigError(f"{name} row {row}: {series} on {days[at]} is {values[at + 1]:.10g}, "
+                          f"but {values[at]:.10g} in {other} row {other_row}")
     out = np.full(len(dates), np.nan)
-    out[np.searchsorted(dates, days)] = values
+    out[np.searchsorted(dates, days[~again])] = values[~again]
     return out
 
 

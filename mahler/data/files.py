@@ -41,11 +41,12 @@ EXPIRY_MOVED, DTE_MISMATCH = "expiry_moved", "dte_mismatch"
 
 @dataclass(frozen=True)
 class DayFile:
-    """A file of a vendor and the day in its name."""
+    """A file of a vendor and the day in its name, the first where it holds several."""
 
     day: np.datetime64
     path: Path
     ticker: str | None = None       # where a file holds one ticker
+    days: int = 1                   # calendar days, from `day` on, of which it may hold rows
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,12 @@ def find(path: Path | None, suffixes: Sequence[str], key: str = "data.path") -> 
     return sorted(found)
 
 
+def spanning(first: np.datetime64, last: np.datetime64, path: Path, ticker: str) -> DayFile:
+    """The file of a ticker that holds the months, or the years, from `first` to `last`."""
+    day = first.astype("datetime64[D]")
+    return DayFile(day, path, ticker, days=int(((last + 1).astype("datetime64[D]") - day).astype(int)))
+
+
 def of_tickers(found: Sequence[DayFile], tickers: Sequence[str], path: Path) -> list[DayFile]:
     """The files of `tickers`; ConfigError where none of those that were found in `path` is."""
     wanted = [file for file in found if file.ticker in tickers]
@@ -120,7 +127,7 @@ def day_of(path: Path, match: re.Match | None, example: str) -> np.datetime64:
 
 def ingest(root: Path, files: Sequence[DayFile], read: Callable[[DayFile], list[Reading]], tickers: Sequence[str], *,
            source: str, start: store.Day | None, end: store.Day | None, max_dte: int | None, progress: Progress,
-           workers: int, lag: int = 0) -> Ingested:
+           workers: int) -> Ingested:
     """Read `files` of the period and merge them into the store `root`/`source`.
 
     Parameters
@@ -133,8 +140,6 @@ def ingest(root: Path, files: Sequence[DayFile], read: Callable[[DayFile], list[
         First and last trade date that is kept; None is open.
     max_dte : int or None
         Calendar days to expiration up to which `read` keeps rows; a note in the partitions.
-    lag : int
-        Most calendar days by which a trade date may be later than the day in the file's name.
 
     Raises
     ------
@@ -143,8 +148,8 @@ def ingest(root: Path, files: Sequence[DayFile], read: Callable[[DayFile], list[
         is found, or a partition holds days that were ingested with another `max_dte`.
     """
     first, last = (None if day is None else np.datetime64(day, "D") for day in (start, end))
-    earliest = None if first is None else first - lag
-    inside = sorted((f for f in files if _within(f.day, earliest, last)), key=lambda f: (f.day, str(f.path)))
+    inside = sorted((f for f in files if (first is None or f.day + f.days > first) and (last is None or f.day <= last)),
+                    key=lambda f: (f.day, str(f.path)))
     if not inside:
         raise ConfigError(f"none of {len(files)} {source} files is of a day from {start} to {end}")
     home, done = Path(root) / source, 0
@@ -169,7 +174,8 @@ def ingest(root: Path, files: Sequence[DayFile], read: Callable[[DayFile], list[
                 counts[reading.ticker].update(reading.counts)
             written |= {info.path: info for info in _write(home, source, readings, max_dte)}
     if not written:
-        raise ConfigError(f"none of {len(inside)} {source} files has a row of {', '.join(tickers)}")
+        period = f" from {start} to {end}" if start or end else ""
+        raise ConfigError(f"none of {len(inside)} {source} files has a row of {', '.join(tickers)}{period}")
     seen = Counter(ticker for ticker, _ in {(ticker, path) for (ticker, _), path in origin.items()})   # files
     without = {t: sum(f.ticker in (None, t) for f in inside) - seen[t] for t in tickers}
     return Ingested(root=home, source=source, files=len(inside), files_outside=len(files) - len(inside),

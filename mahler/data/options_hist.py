@@ -76,7 +76,7 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
     wanted = files.of_tickers(found, tickers, path)
     read = partial(read_file, start=start, end=end, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
-                        progress=progress, workers=workers, lag=365)
+                        progress=progress, workers=workers)
 
 
 def store_name(**_: object) -> str:
@@ -104,7 +104,8 @@ def _file(path: Path) -> DayFile:
         raise ConfigError(f"{path} has no row")
     if not first[0]:
         raise ConfigError(f"{path}: row 1 column symbol must be a ticker, it is missing")
-    return DayFile(np.datetime64(f"{match['year']}-01-01"), path, first[0])
+    year = np.datetime64(match["year"])
+    return files.spanning(year, year, path, first[0])
 
 
 # ---------------------------------------------------------------------------------------------- Parquet

@@ -71,11 +71,10 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
     ConfigError
         One line that names file, row and column where a file is not what it should be.
     """
-    found = [(_file(p), _days(p)) for p in files.find(path, (".txt", ".csv"))]
-    wanted = files.of_tickers([file for file, _ in found], tickers, path)
+    wanted = files.of_tickers([_file(p) for p in files.find(path, (".txt", ".csv"))], tickers, path)
     read = partial(read_file, start=start, end=end, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
-                        progress=progress, workers=workers, lag=max(days for _, days in found))
+                        progress=progress, workers=workers)
 
 
 def store_name(**_: object) -> str:
@@ -92,20 +91,16 @@ def read_file(file: DayFile, *, start: date | None, end: date | None, max_dte: i
 
 
 def _file(path: Path) -> DayFile:
-    """The file with the ticker and the first day in its name."""
+    """The file with the ticker and the month, the year or the years in its name."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise ConfigError(f"{path}: the name must be like spy_eod_202303.txt: OptionsDX says the ticker nowhere else")
     month = match["month"] or "01"
     if not 1 <= int(month) <= 12:
         raise ConfigError(f"{path}: the name must be like spy_eod_202303.txt, got the month {month}")
-    return DayFile(np.datetime64(f"{match['year']}-{month}-01"), path, match["ticker"].upper())
-
-
-def _days(path: Path) -> int:
-    """Calendar days that a file may hold, by its name: a month's, a year's or several years'."""
-    match = _NAME.fullmatch(path.name)
-    return 31 if match["month"] else 366 * (1 + int(match["last"] or match["year"]) - int(match["year"]))
+    first = np.datetime64(f"{match['year']}-{month}" if match["month"] else match["year"])
+    last = first if match["month"] else np.datetime64(match["last"] or match["year"])
+    return files.spanning(first, last, path, match["ticker"].upper())
 
 
 # ---------------------------------------------------------------------------------------------- text
@@ -206,11 +201,13 @@ def _day(rows: Table, beyond: dict[str, int], max_dte: int | None, rate: float
         n = len(rows["strike"]) + beyond["read"]
         return None, {"read": n, "kept": 0, f"{DROPPED}not_a_session": n}
     known = rows["underlying"][rows["underlying"] > 0]
-    usual = np.median(known) if len(known) else np.nan
-    rows["underlying"] = np.where(rows["underlying"] > 0, rows["underlying"], usual)
+    usual = np.median(known) if len(known) else np.nan      # of quotes of one moment there is one
+    mended = np.isfinite(usual) & (rows["underlying"] != usual)
+    rows["underlying"] = np.full(len(mended), usual)
     apart = np.abs(rows.pop("dte") - (rows["expiry"] - rows["date"]).astype(int))
     rows, counts = contracts.usable(rows, ("expiry", "strike"), QUOTES, max_dte, beyond)
-    counts[files.DTE_MISMATCH] = int(np.count_nonzero(apart > 0.5))
+    counts |= {files.DTE_MISMATCH: int(np.count_nonzero(apart > 0.5)),
+               "underlying_mended": int(np.count_nonzero(mended))}
     if not counts["kept"]:
         return None, counts
     nothing = np.full(counts["kept"], np.nan)

@@ -50,6 +50,7 @@ MAX_LINE = 1 << 16
 CHUNK = 1 << 20
 
 MAX_UNDERLYING = 1e6    # dollars per share
+MAX_APART = 2.0         # times or parts of the day's median: forwards of an index differ by years of carry, not so much
 MAX_IV = 9.999999       # ORATS's own cap
 MAX_GREEK = 1e6
 ROUNDING = 1e-2         # how far delta may lie outside [0, 1], gamma and vega below 0, and still be meant
@@ -349,12 +350,16 @@ def _usable(raw: dict[str, np.ndarray], max_dte: int | None) -> tuple[dict[str, 
     """The rows that can be in the store, and how many were left out by the first reason that applies."""
     dte = (raw["expiry"] - raw["date"]).astype(int)
     price = np.array([raw[name] for name in ("call_bid", "call_ask", "put_bid", "put_ask")])    # (4, n)
-    bound = files.MAX_QUOTE * np.maximum(raw["underlying"], raw["strike"])
+    sound = (raw["underlying"] > 0) & (raw["underlying"] < MAX_UNDERLYING)
+    underlying = np.where(sound, raw["underlying"], np.nan)
+    usual = np.median(underlying[sound]) if sound.any() else np.nan
+    sound &= (underlying < MAX_APART * usual) & (usual < MAX_APART * underlying)
+    bound = files.MAX_QUOTE * np.fmax(underlying, np.minimum(raw["strike"], MAX_UNDERLYING))
     left, dropped = files.first_reasons({
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
         "bad_strike": ~((raw["strike"] > 0) & (raw["strike"] < MAX_UNDERLYING)),
-        "bad_underlying": ~((raw["underlying"] > 0) & (raw["underlying"] < MAX_UNDERLYING)),
+        "bad_underlying": ~sound,
         "bad_price": ((price < 0) | (price > bound)).any(axis=0),
     })
     return {name: column[left] for name, column in raw.items()}, dropped

@@ -64,6 +64,7 @@ class Thresholds:
 
     rows_short: float = number("a share of the median rows of the sessions around", 0, 1)
     crossed: float = number("a share of a day's quotes", 0, 1)
+    no_forward: float = number("a share of a day's expiries: those without bids and asks that imply a forward", 0, 1)
     parity_95: float = number("the 95 % residual of put-call parity near the money, in parts of the forward", 0)
     underlying_off: float = number("the underlying against the nearest forward, in parts of it", 0)
     delta_rising: float = number("a share of a day's steps from strike to strike", 0, 1)
@@ -100,8 +101,9 @@ class Mark(NamedTuple):
 DAY_MARKS = (
     Mark("rows_short", State.FEW_ROWS, "{rows_short:.0%} fewer rows than usual"),
     Mark("delta_rising", State.GREEKS, "delta rises with the strike at {delta_rising:.1%} of the steps"),
-    Mark("iv_gaps", State.GREEKS, "{iv_gaps:.0%} of the strikes between others have no IV"),
+    Mark("iv_gaps", State.GREEKS, "no IV at {iv_gaps:.0%} of the strikes that should have one"),
     Mark("crossed", State.QUOTES, "{crossed:.1%} of the quotes crossed"),
+    Mark("no_forward", State.QUOTES, "{no_forward:.0%} of the expiries have no call and put quoted on both sides"),
     Mark("parity_95", State.QUOTES, "off put-call parity by {parity_95:.1%} of the forward"),
     Mark("underlying_off", State.QUOTES, "underlying off its forward by {underlying_off:.1%}"),
     Mark("repeated", State.REPEATED, "{repeated:.0%} of the quotes are those of the session before"),
@@ -195,7 +197,10 @@ def _shares(measured: np.ndarray) -> Table:
     enough = measured["shared"] >= LEAST_SHARED
     return {"rows_short": 1 - rows / _usual(rows), "crossed": _ratio(measured["crossed"], measured["quotes"]),
             "delta_rising": _ratio(measured["delta_rising"], measured["delta_steps"]),
-            "iv_gaps": _ratio(measured["iv_gaps"], measured["iv_strikes"]),
+            "no_forward": _ratio(measured["no_forward"], measured["expiries"]),
+            # A day without any IV has no strikes between the first and the last: it is all gap.
+            "iv_gaps": np.where((measured["iv_strikes"] == 0) & (measured["no_forward"] < measured["expiries"]), 1.0,
+                                _ratio(measured["iv_gaps"], measured["iv_strikes"])),
             "parity_95": measured["parity_95"], "underlying_off": measured["underlying_off"],
             "repeated": _ratio(measured["repeated"], np.where(enough, measured["shared"], 0))}
 
@@ -354,7 +359,9 @@ def summary(done: Ingested) -> list[str]:
             lines.append(f"{ticker}: {counts['kept']:,} of {counts['read']:,} rows kept"
                          + (f"; left out: {out}" if out else "") + (f"; noted: {noted}" if noted else ""))
         if ticker in done.files_without:
-            lines.append(f"{ticker}: {done.files_without[ticker]} of {done.files} files have no row of it")
+            without = done.files_without[ticker]
+            lines.append(f"{ticker}: {without} of {done.files} files have no row of it" if without else
+                         f"{ticker}: no file of it")
     return lines
 
 

@@ -70,7 +70,7 @@ def _row(where: str, ticker: str, day: str, divisor: str) -> tuple[str, str, np.
                           f"{ticker!r}, {day!r}, {divisor!r}") from None
     if not ticker:
         raise ConfigError(f"{where}: ticker is missing")
-    return where, ticker, np.datetime64(when, "D"), value
+    return where, ticker.upper(), np.datetime64(when, "D"), value
 
 
 def _parquet(folder: Path) -> list[tuple[str, str, np.datetime64, float]]:

@@ -73,11 +73,12 @@ def ingest(root: Path, progress: Progress, *, path: Path | None, tickers: Sequen
     found = []
     for p in files.find(path, (".csv.gz",)):
         match = _NAME.fullmatch(p.name)
-        found.append(DayFile(files.day_of(p, match, "2026-08-12-SPY.csv.gz"), p, match["ticker"]))
+        found.append(DayFile(files.day_of(p, match, "2026-08-12-SPY.csv.gz"), p, match["ticker"],
+                             days=1 + MAX_LAG))
     wanted = files.of_tickers(found, tickers, path)
     read = partial(read_file, max_dte=max_dte, rate=rate)
     return files.ingest(root, wanted, read, tickers, source=STORE, start=start, end=end, max_dte=max_dte,
-                        progress=progress, workers=workers, lag=MAX_LAG)
+                        progress=progress, workers=workers)
 
 
 def store_name(**_: object) -> str:
@@ -181,23 +182,24 @@ def _check_names(file: DayFile, raw: dict[str, np.ndarray]) -> None:
 
 def _quote_day(file: DayFile, last_trade: np.ndarray) -> np.datetime64:
     """The session of the quotes: that of the newest trade, in New York, and never before the one in the name."""
-    newest = max(_time(file.path, row, text) for row, text in enumerate(last_trade, 2))
-    day = max(np.datetime64(newest.astimezone(_NEW_YORK).date(), "D"), file.day)
+    newest, row = max((_time(file.path, row, text), row) for row, text in enumerate(last_trade, 2))
+    day = max(np.datetime64(newest.date(), "D"), file.day)
     if (day - file.day).astype(int) > MAX_LAG or not is_session(np.array([day]))[0]:
-        raise ConfigError(f"{file.path}: its newest trade is of {day}, expected a session at most {MAX_LAG} calendar "
-                          f"days after {file.day}")
+        raise ConfigError(f"{file.path}: row {row} column lastTradeDate is the newest trade, of {day}, expected a "
+                          f"session at most {MAX_LAG} calendar days after {file.day}")
     return day
 
 
 def _time(path: Path, row: int, text: str) -> datetime:
+    """In New York."""
     try:
         time = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        time = None
-    if time is None or time.tzinfo is None:
-        raise ConfigError(f"{path}: row {row} column lastTradeDate must be an ISO time with its offset from UTC, "
-                          f"got {shown(text)}")
-    return time
+        if time.tzinfo is not None:
+            return time.astimezone(_NEW_YORK)
+    except (TypeError, ValueError, OverflowError):      # the last is of the first and the last day that there is
+        pass
+    raise ConfigError(f"{path}: row {row} column lastTradeDate must be an ISO time with its offset from UTC, "
+                      f"got {shown(text)}")
 
 
 def _options(raw: dict[str, np.ndarray], day: np.datetime64) -> Table:
