@@ -194,7 +194,7 @@ def outcome(truth: Truth, found: Weighed, alone: bool) -> Outcome:
     said = verdict(found.evidence)
     return Outcome(truth, said.verdict, {c.name: c.passed for c in said.criteria},
                    float(np.mean(found.walk.winners == PLANTED)), alone, found.evidence.difference.value,
-                   found.evidence.control_sharpe)
+                   found.evidence.control_sharpe.value)
 
 
 def single_test(sharpe: float, correlation: float, method: Method) -> float:

@@ -101,8 +101,8 @@ def _judgement(names: list[str], judged: list[str]) -> dict:
     evidence = {"is_control": False, "difference": {"value": 0.11, "low": -0.002, "high": 0.3, "level": 0.95},
                 "superior": False, "deflated_sharpe": 0.0002, "n_trials": 19, "pbo_p_value": 0.19, "drawdown": 0.11,
                 "control_drawdown": 0.12, "natural_fill": None, "without_best_year": -0.03,
-                "without_best_trades": 0.01, "neighbours": None, "control_sharpe": -0.68, "single_test": 0.25,
-                "detectable": 0.38}
+                "without_best_trades": 0.01, "neighbours": None, "single_test": 0.25, "detectable": 0.38,
+                "control_sharpe": {"value": -0.68, "low": -1.0, "high": -0.2}}
     worth = {"probabilistic": 0.004, "deflated": 0.0002, "min_track_record_years": None, "min_backtest_years": 6.4,
              "years": 3.5}
     criteria = [{"name": "out_of_sample", "value": -0.002, "threshold": "a lower end above 0", "passed": False,

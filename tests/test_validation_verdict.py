@@ -14,7 +14,7 @@ from mahler.validation.verdict import BETTER, NO_EVIDENCE, WORSE, Evidence, crit
 GOOD = Evidence(is_control=False, difference=Interval(0.40, 0.10, 0.70, 0.95), superior=True, deflated_sharpe=0.97,
                 n_trials=360, pbo_p_value=0.03, drawdown=0.10, control_drawdown=0.09, natural_fill=0.30,
                 without_best_year=0.20, without_best_trades=0.25, neighbours=Neighbours((1, 2), 1.0, 0.1, 0.05),
-                control_sharpe=0.9, single_test=0.17, detectable=0.25)
+                control_sharpe=Interval(0.9, 0.4, 1.4, 0.95), single_test=0.17, detectable=0.25)
 
 SPOILT = {
     "out_of_sample": {"superior": False, "difference": Interval(0.40, -0.01, 0.81, 0.95)},
@@ -92,7 +92,8 @@ def test_a_difference_that_nothing_could_have_seen_is_said_to_be_unknown():
 
 
 def test_where_the_deflation_asks_for_more_than_the_comparison_the_words_say_so():
-    poor = replace(GOOD, natural_fill=-1.0, control_sharpe=-0.7, n_trials=12)
-    assert "with a control whose Sharpe ratio out of sample is -0.70 a year, and N = 12, the deflated Sharpe ratio asks" \
-        in verdict(replace(poor, detectable=1.85)).reasons[-1]
-    assert verdict(replace(poor, detectable=np.inf)).reasons[-1].startswith("No difference could have been called better")
+    poor = replace(GOOD, natural_fill=-1.0, control_sharpe=Interval(-0.7, -1.2, -0.1, 0.95), n_trials=12)
+    said = verdict(replace(poor, detectable=1.85)).reasons[-1]
+    assert "Sharpe ratio out of sample is -0.70 (95% interval -1.20 to -0.10), and N = 12, the deflated" in said
+    said = verdict(replace(poor, detectable=np.inf)).reasons[-1]
+    assert said.startswith("No difference could have been called better")

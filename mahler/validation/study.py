@@ -173,7 +173,7 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
         without_best_trades=robustness.difference(robustness.without_best_trades(chosen),
                                                   robustness.without_best_trades(base), periods=YEAR),
         neighbours=robustness.stability(result.search.trials["sharpe"], control, favourite, shape, ordered),
-        control_sharpe=metrics.sharpe(scored.control, risk_free), single_test=single,
+        control_sharpe=_sharpe(scored.control, method, rng), single_test=single,
         detectable=_detectable(single, scored.control, result, n_trials, risk_free))
     return Weighed(result, evidence, worth, shown, walks, returns, scored, years, null, matched)
 
@@ -230,6 +230,14 @@ def _natural(result: WalkForward, at: Callable[[float, bool], Market]) -> float:
 def _difference(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.random.Generator) -> Interval:
     return bootstrap.sharpe_difference_intervals(
         returns[:, None], control, rng=rng, replications=method.replications, level=method.level, periods=YEAR)[0]
+
+
+def _sharpe(returns: np.ndarray, method: Method, rng: np.random.Generator) -> Interval:
+    """The annual Sharpe ratio of an account; NaN where it never moved."""
+    if returns.min() == returns.max():
+        return Interval(np.nan, np.nan, np.nan, method.level)
+    return bootstrap.account_intervals(returns, rng=rng, replications=method.replications, level=method.level,
+                                       periods=YEAR)["sharpe"]
 
 
 def _superior(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.random.Generator) -> bool:

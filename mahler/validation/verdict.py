@@ -46,7 +46,7 @@ class Evidence:
     without_best_year: float
     without_best_trades: float
     neighbours: Neighbours | None
-    control_sharpe: float
+    control_sharpe: Interval               # annual, out of sample
     single_test: float
     detectable: float
 
@@ -147,8 +147,9 @@ def _found(evidence: Evidence) -> str:
 def _could_have_seen(evidence: Evidence) -> str:
     if math.isnan(evidence.detectable):
         return "What difference could have been seen is not known: an account never moved."
-    control = (f"with a control whose Sharpe ratio out of sample is {evidence.control_sharpe:+.2f} a year, and "
-               f"N = {evidence.n_trials},")
+    c = evidence.control_sharpe
+    control = (f"with a control whose annual Sharpe ratio out of sample is {_number(c.value, '+.2f')} ({c.level:.0%} "
+               f"interval {_number(c.low, '+.2f')} to {_number(c.high, '+.2f')}), and N = {evidence.n_trials},")
     single = f"one test of one config would see {evidence.single_test:.2f}"
     if math.isinf(evidence.detectable):
         return (f"No difference could have been called better: {control} no config can stand out from the others far "
