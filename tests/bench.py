@@ -311,11 +311,13 @@ def main() -> None:
             record(f"peak memory, cold, {tickers}", statistics.median(m["peak_gb"] for m in made), "GB", 3)
             for what in ("rows", "candidates", "path_entries", "trades"):
                 record(f"  {what}, {tickers}", made[0][what], "")
-        done = subprocess.run([sys.executable, __file__, "warm"], env=environment, check=True, capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            if line.startswith("{"):
-                found = json.loads(line)
-                record(found["what"], found["value"], found["unit"], found["runs"])
+        for program in ("warm", "model"):
+            done = subprocess.run([sys.executable, __file__, program], env=environment, check=True, capture_output=True,
+                                  text=True)
+            for line in done.stdout.splitlines():
+                if line.startswith("{"):
+                    found = json.loads(line)
+                    record(found["what"], found["value"], found["unit"], found["runs"])
         grid = [mahler, "backtest", "experiment=regime_grid"]
         record("regime grid of 12 runs, from the shell, nothing cached", shell(grid, environment), "s")
         record("regime grid of 12 runs, from the shell",
