@@ -20,13 +20,13 @@ from mahler.fills.travel import travel
 from mahler.panel import Panel
 from mahler.paths import Paths, trace_at
 from mahler.schema import CANDIDATE, Side, Table
-from mahler.screen import Entry, best, groups, identity, offers, pays_enough, score
+from mahler.screen import Entry, best, identity, offers, pays_enough, score
 
 MID, NATURAL = 0.5, 1.0
 RESOLUTION = 1e-3                # of break-even travel: a tenth of a percent of the quote
 QUOTES = ("short_bid", "short_ask", "long_bid", "long_ask")
 ROUNDING = 1e-9                  # of a score: far above the last bits in which two ways of adding differ
-PIECES = 4                       # of the axis; in each the spreads that can be candidates are found by themselves
+PIECES = 2                       # of the axis; in each the spreads that can be candidates are found by themselves
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _reachable(spreads: Table, entry: Entry) -> np.ndarray:
     Scores fall as the travel rises. So within a piece of the axis no spread is among the best whose score where the
     piece begins is below that which the last of the best has where it ends.
     """
-    _, group = np.unique(groups(spreads), return_inverse=True)
+    group = spreads["day"].astype(np.int64) * 2 + spreads["side"]             # the spreads are of one ticker
     kept = np.zeros(len(group), bool)
     width, delta = spreads["width"], spreads["delta"]
     edges = np.linspace(MID, NATURAL, PIECES + 1)
@@ -95,10 +95,10 @@ def _reachable(spreads: Table, entry: Entry) -> np.ndarray:
 def _last_of_best(group: np.ndarray, rows: np.ndarray, scores: np.ndarray, per_day: int) -> np.ndarray:
     """The score of the last of the best `per_day` of `rows` in each group; minus infinity where there are fewer."""
     order = np.lexsort((-scores, group[rows]))
-    of_group, n = np.unique(group[rows], return_counts=True)
+    n = np.bincount(group[rows], minlength=group.max(initial=-1) + 1)
     full = n >= per_day
-    found = np.full(group.max(initial=-1) + 1, -np.inf)
-    found[of_group[full]] = scores[order[(np.cumsum(n) - n)[full] + per_day - 1]]
+    found = np.full(len(n), -np.inf)
+    found[full] = scores[order[(np.cumsum(n) - n)[full] + per_day - 1]]
     return found
 
 
