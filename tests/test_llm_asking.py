@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -124,7 +125,11 @@ def test_half_of_the_claims_of_the_recall_probe_are_false_and_they_are_repeatabl
     (json.dumps([record(), record(date="yesterday")]), "trade 1.date is a date"),
     (json.dumps([record(pnl=None)]), "trade 0.pnl is a number, got 'None'"), (json.dumps([record(vix="high")]), "trade 0.vix"),
     (json.dumps([record(outcome="win")]), "outcome is profit or loss"), (json.dumps([record(ticker=7)]), "ticker is text"),
-    (json.dumps([record(side="both")]), "side is put or call")])
+    (json.dumps([record(side="both")]), "side is put or call"), (json.dumps([record(contracts="2")]), "0.contracts is a whole"),
+    (json.dumps([record(contracts=-1)]), "0.contracts is a whole"), (json.dumps([record(hold_days=-3)]), "0.hold_days is whole"),
+    (json.dumps([record(hold_days=10**9)]), "0.hold_days is whole"), (json.dumps([record(regime=["bull"])]), "0.regime is text"),
+    (json.dumps([record(entry_score="high")]), "0.entry_score is a number"),
+    (json.dumps([record(expiration="20200117")]), "0.expiration is a date")])
 def test_a_file_that_is_no_export_is_refused_in_one_line(tmp_path, broken, said):
     path = tmp_path / "trades.json"
     path.write_text(broken, encoding="utf-8")
@@ -172,6 +177,12 @@ def test_a_decision_is_found_whatever_is_around_it(text):
 def test_what_is_no_decision_is_invalid_and_says_why(text, said):
     found = parse(text)
     assert isinstance(found, Invalid) and said in found.message and "\n" not in found.message
+
+
+def test_a_reply_of_braces_holds_no_other_call_up():
+    begin = time.process_time()
+    assert "100 braces that begin no whole" in parse('{"a":' * 20_000).message
+    assert time.process_time() - begin < 3.0                # 30 s and more where every brace is tried
 
 
 def test_the_schema_that_is_sent_has_no_ranges_that_a_provider_might_refuse():

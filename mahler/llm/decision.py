@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 LONGEST_REASON = 400
 LONGEST_REPLY = 100_000         # characters; a longer one is not looked through
+MOST_FALSE_STARTS = 100         # braces that begin no object; each is read to its end, and all other calls wait for it
 MOST_CONTRACTS = 5
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -46,8 +47,8 @@ class Invalid:
     message: str
 
 
-class _Twice(ValueError):
-    """A key that an object has twice."""
+class _Unreadable(ValueError):
+    """Why a reply is not looked through any further."""
 
 
 def schema() -> dict[str, Any]:
@@ -77,7 +78,7 @@ def parse(text: str) -> Decision | Invalid:
         return Invalid(f"the reply has {len(text):,} characters, more than {LONGEST_REPLY:,}")
     try:
         found = _objects(text)
-    except _Twice as error:
+    except _Unreadable as error:
         return Invalid(str(error))
     if len(found) != 1:
         return Invalid(f"the reply has {len(found) or 'no'} whole JSON objects; one was asked for")
@@ -90,14 +91,17 @@ def parse(text: str) -> Decision | Invalid:
 def _objects(text: str) -> list[dict[str, Any]]:
     """The outermost JSON objects in `text`, in order."""
     decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
-    found, at = [], text.find("{")
+    found, false_starts, at = [], 0, text.find("{")
     while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)
-        except _Twice:
+        except _Unreadable:
             raise
         except (ValueError, RecursionError):
-            end = at + 1
+            end, false_starts = at + 1, false_starts + 1
+            if false_starts > MOST_FALSE_STARTS:
+                raise _Unreadable(f"the reply has more than {MOST_FALSE_STARTS} braces that begin no whole JSON object; "
+                                  "one object was asked for") from None
         else:
             found.append(value)
         at = text.find("{", end)
@@ -108,7 +112,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise _Twice(f"{name[:40]}: the object has this key twice")
+            raise _Unreadable(f"{name[:40]}: the object has this key twice")
     return dict(pairs)
 
 

@@ -23,6 +23,7 @@ OUTCOME = ("outcome", "pnl", "exit_reason", "hold_days")
 """What was known only after it was closed."""
 
 DATES, REQUIRED_NUMBERS = ("date", "expiration"), ("short_strike", "long_strike", "pnl", "hold_days")
+LONGEST_HOLD, MOST_CONTRACTS = 3660, 1_000_000
 NUMBERS = ("credit", "max_loss", "delta", "dte", "iv_percentile", "vix", "underlying_price")
 
 
@@ -80,6 +81,7 @@ def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}.ticker is text, got {shown(record['ticker'])}")
     if record["outcome"] not in ("profit", "loss"):
         raise ConfigError(f"{where}.outcome is profit or loss, got {shown(record['outcome'])}")
+    _check_life(record, where)
     side = "put" if record["short_strike"] > record["long_strike"] else "call"
     if record.setdefault("side", side) not in ("put", "call"):
         raise ConfigError(f"{where}.side is put or call, got {shown(record['side'])}")
@@ -87,8 +89,26 @@ def _checked(record: dict[str, Any], where: str) -> dict[str, Any]:
     return record
 
 
+def _check_life(record: dict[str, Any], where: str) -> None:
+    """How long it was held, in days, and the fields of an export that a file made by hand may lack."""
+    days, contracts = record["hold_days"], record.get("contracts", 1)
+    if days != int(days) or not 0 <= days <= LONGEST_HOLD:
+        raise ConfigError(f"{where}.hold_days is whole days from 0 to {LONGEST_HOLD}, got {shown(days)}")
+    if isinstance(contracts, bool) or not isinstance(contracts, int) or not 1 <= contracts <= MOST_CONTRACTS:
+        raise ConfigError(f"{where}.contracts is a whole number from 1 to {MOST_CONTRACTS:,}, got {shown(contracts)}")
+    for name in ("exit_reason", "regime"):
+        if not isinstance(record.get(name), (str, type(None))):
+            raise ConfigError(f"{where}.{name} is text, got {shown(record[name])}")
+    for name in ("width", "entry_score"):
+        value = record.get(name, 0.0)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
+            raise ConfigError(f"{where}.{name} is a number, got {shown(value)}")
+
+
 def _check_date(where: str, value: Any) -> None:
     try:
-        date.fromisoformat(value)
+        written = date.fromisoformat(value).isoformat()
     except (TypeError, ValueError):
-        raise ConfigError(f"{where} is a date YYYY-MM-DD, got {shown(value)}") from None
+        written = None
+    if written is None or written != value:
+        raise ConfigError(f"{where} is a date YYYY-MM-DD, got {shown(value)}")
