@@ -89,7 +89,7 @@ def test_a_marked_day_says_why_and_missing_days_in_a_row_are_one_cell(faulty: Qu
         "2024-01-09 to 2024-01-10: not in the store",
         "2024-01-18: 100% of the quotes are those of the session before",
         "2024-01-22: 62% fewer rows than usual",
-        "2024-01-24: 50.0% of the quotes crossed",
+        "2024-01-24: 100% of the expiries have no quotes that imply a forward; 50.0% of the quotes crossed",
         "2024-01-30: delta rises with the strike at 100.0% of the steps",
         "2024-02-07: not in the store"])
 

@@ -103,7 +103,7 @@ DAY_MARKS = (
     Mark("delta_rising", State.GREEKS, "delta rises with the strike at {delta_rising:.1%} of the steps"),
     Mark("iv_gaps", State.GREEKS, "no IV at {iv_gaps:.0%} of the strikes that should have one"),
     Mark("crossed", State.QUOTES, "{crossed:.1%} of the quotes crossed"),
-    Mark("no_forward", State.QUOTES, "{no_forward:.0%} of the expiries have no call and put quoted on both sides"),
+    Mark("no_forward", State.QUOTES, "{no_forward:.0%} of the expiries have no quotes that imply a forward"),
     Mark("parity_95", State.QUOTES, "off put-call parity by {parity_95:.1%} of the forward"),
     Mark("underlying_off", State.QUOTES, "underlying off its forward by {underlying_off:.1%}"),
     Mark("repeated", State.REPEATED, "{repeated:.0%} of the quotes are those of the session before"),
