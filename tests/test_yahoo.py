@@ -254,7 +254,8 @@ def test_contracts_out_of_reason_are_left_out_and_counted(tmp_path: Path) -> Non
     ({"contractSymbol": "QQQ260918P00085000"}, ("row 24 column contractSymbol must be SPY", "QQQ")),
     ({"lastTradeDate": "yesterday"}, ("row 24 column lastTradeDate must be an ISO time", "'yesterday'")),
     ({"lastTradeDate": "2026-08-12 15:00:00"}, ("row 24 column lastTradeDate", "offset from UTC")),
-    ({"lastTradeDate": "2026-09-12 15:00:00+00:00"}, ("row 24 column lastTradeDate is the newest trade, of 2026-09-12", "at most 5 calendar days")),
+    ({"lastTradeDate": "2026-09-12 15:00:00+00:00"},
+     ("row 24 column lastTradeDate is the newest trade, of 2026-09-12", "at most 5 calendar days")),
     ({"lastTradeDate": "9999-12-31 23:59:59-12:00"}, ("row 24 column lastTradeDate must be an ISO time", "9999")),
 ])
 def test_what_cannot_be_what_it_says_is_refused_with_file_row_and_column(tmp_path: Path, cells, words) -> None:

@@ -32,7 +32,7 @@ FOLDER = "checks"       # of the cache
 DAY = np.dtype([
     ("date", "datetime64[D]"),
     ("rows", "i4"), ("expiries", "i4"),
-    ("no_forward", "i4"),                       # expiries without three strikes whose call and put have an uncrossed quote
+    ("no_forward", "i4"),                       # expiries without 3 strikes whose call and put have a sound quote
     ("quotes", "i4"),                           # two a row, but for options that the source has not
     ("crossed", "i4"), ("no_ask", "i4"), ("zero_bids", "i4"),   # of the quotes
     ("greeks_computed", "i4"), ("no_delta", "i4"),
