@@ -260,3 +260,16 @@ def test_a_position_of_another_universe_is_named(desk, at_home, tmp_path):
     other = Desk(tmp_path, "classifier=rule", f"universe={'spy' if ticker == 'QQQ' else 'qqq'}")
     with pytest.raises(ConfigError, match=f"is of {ticker}, and the production config trades"):
         other.scan(int(np.searchsorted(other.chains.sessions, found.date)) + 1)
+
+
+def test_marks_that_were_not_recorded_come_from_the_chains(traded):
+    desk, scans, _ = traded
+    k = next(k for k, found in enumerate(scans) if k > 40 and found.before.positions > 2)
+    tables = records.read_all(desk.folder, *accounts.OF_AN_ACCOUNT)
+    tables["marks"] = schema.empty(schema.MARK)
+    c = desk.config
+    found = scan(desk.days[0] + k, desk.prepared, desk.sized, tables, rule=c.exit, fill=c.fill, limits=c.limits,
+                 breaker=c.breaker, costs=c.costs, stage="paper", size_multiplier=1.0, config="c0ffee")
+    assert found.before == scans[k].before
+    for name, column in found.tickets.items():
+        np.testing.assert_array_equal(column, scans[k].tickets[name])
