@@ -352,17 +352,23 @@ def _usable(raw: dict[str, np.ndarray], max_dte: int | None) -> tuple[dict[str, 
     price = np.array([raw[name] for name in ("call_bid", "call_ask", "put_bid", "put_ask")])    # (4, n)
     sound = (raw["underlying"] > 0) & (raw["underlying"] < MAX_UNDERLYING)
     underlying = np.where(sound, raw["underlying"], np.nan)
-    usual = np.median(underlying[sound]) if sound.any() else np.nan
-    sound &= (underlying < MAX_APART * usual) & (usual < MAX_APART * underlying)
     bound = files.MAX_QUOTE * np.fmax(underlying, np.minimum(raw["strike"], MAX_UNDERLYING))
     left, dropped = files.first_reasons({
         "expired": dte < 0,
         "beyond_max_dte": np.zeros(len(dte), bool) if max_dte is None else dte > max_dte,
         "bad_strike": ~((raw["strike"] > 0) & (raw["strike"] < MAX_UNDERLYING)),
-        "bad_underlying": ~sound,
+        "bad_underlying": ~sound | _apart(underlying),
         "bad_price": ((price < 0) | (price > bound)).any(axis=0),
     })
     return {name: column[left] for name, column in raw.items()}, dropped
+
+
+def _apart(underlying: np.ndarray) -> np.ndarray:
+    """Whether each price (n,), NaN where there is none, is not of its day: far from what most rows agree on."""
+    known = np.isfinite(underlying)
+    usual = np.median(underlying[known]) if known.any() else np.nan
+    near = (underlying < MAX_APART * usual) & (usual < MAX_APART * underlying)
+    return known & ~near & (2 * np.count_nonzero(near) > np.count_nonzero(known))
 
 
 def _mended(raw: dict[str, np.ndarray]) -> tuple[Table, dict[str, int]]:
