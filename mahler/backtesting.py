@@ -13,7 +13,7 @@ import numpy as np
 
 from mahler import cache, config as configs, home, repricing, stages
 from mahler import panel as panels
-from mahler.config import Backtest
+from mahler.config import NOT_THE_RESULT, Backtest
 from mahler.data import calendar, daily, store
 from mahler.data.daily import Daily
 from mahler.data.store import Chains
@@ -22,13 +22,12 @@ from mahler.ledger import Ledger
 from mahler.llm.layer import Book
 from mahler.market.turning_points import TICKERS
 from mahler.regime import Multipliers
-from mahler.schema import ConfigError, Regime
+from mahler.schema import PAPER_ACCOUNT, ConfigError, Regime, Table
 from mahler.simulate import simulate, walk
 from mahler.sizing import effective_multipliers
 from mahler.stages import Prepared
 from mahler.terminal import progress, say
 
-NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # settings that change no number
 MOST_MISSING = 2         # sessions in a row that a run may lack: an expiry on one settles on the session before
 
 
@@ -95,6 +94,14 @@ def source_module(data: partial):
 def store_root(data: partial) -> Path:
     """The store of one source, with the options it was configured with."""
     return home.store_dir() / source_module(data).store_name(**data.keywords)
+
+
+def paper_account(config: Backtest, started: date | np.datetime64) -> Table:
+    """The row of a paper account that a config opens on its first session: schema.PAPER_ACCOUNT."""
+    row = {"started": started, "initial_equity": config.initial_equity, "source": store_root(config.data).name,
+           "synthetic": source_module(config.data).SYNTHETIC, "commission": config.costs.commission,
+           "assignment_fee": config.costs.assignment_fee}
+    return {name: np.array([row[name]], PAPER_ACCOUNT[name]) for name in PAPER_ACCOUNT.names}
 
 
 def prepare(config: Backtest, chains: Chains, series: Daily | None) -> Prepared:

@@ -359,6 +359,9 @@ class Period:
             raise ConfigError(f"period.start {self.start} is not before period.end {self.end}")
 
 
+NOT_THE_RESULT = ("study", "name", "force", "export_trades", "quality")     # of a backtest: they change no number
+
+
 @dataclass
 class Backtest:
     """`mahler backtest`: one config is one run. conf/backtest.yaml."""

@@ -22,7 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mahler.config import Backtest, load, unknown_action, unknown_key, unknown_option
+from mahler.config import NOT_THE_RESULT, Backtest, load, unknown_action, unknown_key, unknown_option
 from mahler.home import conf_dir, moved_conf
 from mahler.schema import ConfigError
 from mahler.terminal import ExitStatus
@@ -132,7 +132,7 @@ def _check_promoted() -> None:
         return
     for override in composed.overrides.task:
         group, _, option = override.lstrip("+").partition("=")
-        if group in _groups() and group in (f.name for f in fields(Backtest)):
+        if group in _groups() and group in (f.name for f in fields(Backtest)) and group not in NOT_THE_RESULT:
             raise ConfigError(f"{group}={option}: experiment=production has values in place of an option of {group}; "
                               f"change a value, {group}.KEY=VALUE, or leave experiment=production out")
 

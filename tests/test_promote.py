@@ -88,6 +88,12 @@ def test_the_promoted_config_is_found_by_name_and_reproduces_every_metric(desk, 
     assert again["tags.config"] == promoted["tags.config"]
 
 
+def test_what_changes_no_number_is_not_promoted_and_may_get_a_new_key(desk, mahler) -> None:
+    promoted = yaml.safe_load((desk / "conf" / "experiment" / "production.yaml").read_text())
+    assert "quality" not in promoted and "force" not in promoted and promoted["study"] == "production"
+    assert mahler("backtest", "experiment=production", "quality=desk", "--cfg", "job").status == 0
+
+
 def test_a_value_of_the_promoted_config_is_changed_by_its_key_and_not_by_an_option(mahler) -> None:
     shown = mahler("backtest", "experiment=production", "limits.max_heat=0.1", "--cfg", "job")
     assert shown.status == 0 and yaml.safe_load(shown.out)["limits"]["max_heat"] == 0.1

@@ -10,9 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from mahler import config as configs
 from mahler import data_page, figures, home, ledger as ledgers, metrics, stages, tracking, trials
-from mahler.backtesting import (
-    NOT_THE_RESULT, backtest, fill_axis, identity, market, prepare, settings, source_module, store_root)
-from mahler.config import Backtest
+from mahler.backtesting import backtest, fill_axis, identity, market, prepare, settings, source_module, store_root
+from mahler.config import NOT_THE_RESULT, Backtest
 from mahler.data import calendar, quality
 from mahler.data.quality import Quality, Verdict
 from mahler.data.store import Chains

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from mahler import (
     cache, config as configs, evaluated, home, ledger as ledgers, production, promotion, tracking, trials)
-from mahler.backtesting import identity, store_root
+from mahler.backtesting import identity, settings, store_root
 from mahler.commands import backtest, explain
 from mahler.config import Backtest, Promote, load
 from mahler.ledger import Ledger
@@ -125,7 +125,7 @@ def _layer(evaluation: Row | None) -> dict[str, Any] | None:
 def _install(row: Row, told: Backtest, provenance: dict[str, str], layer: dict[str, Any] | None,
              promised: dict[str, Any]) -> None:
     """Write the files of the version, register it, crown it, and put its files where they are read: one at a time."""
-    values = configs.plain(told) | {"study": "production", "name": None, "export_trades": None, "force": False}
+    values = {"data": configs.plain(told.data), **settings(told), "study": "production"}
     groups = [name for name, value in values.items() if isinstance(value, dict)]
     yaml = production.to_yaml(provenance, groups, OmegaConf.to_yaml(OmegaConf.create(values)))
     with tracking.promoting():
