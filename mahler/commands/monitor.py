@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from mahler import cache, document, home, schema, stages, tracking
-from mahler.backtesting import market, prepare, source_module, store_root
+from mahler.backtesting import market, paper_account, prepare
 from mahler.config import Backtest, Monitor, Period, plain
 from mahler.data import calendar
 from mahler.data.store import Chains
@@ -229,16 +229,14 @@ def simulate(config: Monitor) -> int:
         _bound(told, prepared, sized), _bound(told, prepared, halved),
         _bound(told, prepared, sized | {"risk_fraction": 2.0 * sized["risk_fraction"]}),
         _bound(told, stuck, stages.sized(stuck, told.regime, told.sizing)), promised.fill_share, n // 3)
-    row = {"started": chains.sessions[first], "initial_equity": told.initial_equity, "source": store_root(told.data).name,
-           "synthetic": source_module(told.data).SYNTHETIC, "commission": told.costs.commission}
-    account = {name: np.array([row[name]], schema.PAPER_ACCOUNT[name]) for name in schema.PAPER_ACCOUNT.names}
+    account = paper_account(told, chains.sessions[first])
     courses = []
     with progress("rehearse") as bar, tempfile.TemporaryDirectory() as folder:
         for k, world in enumerate(worlds):
             bar(k, len(worlds), world.name)
             courses.append(rehearsal.run(world, Path(folder, str(k)), account, chains.sessions, first, n, promised,
                                          config.stages[stage.FIRST], told.costs, np.random.default_rng(config.simulate.seed)))
-    where = "SYNTHETIC market" if row["synthetic"] else "real chains"
+    where = "SYNTHETIC market" if account["synthetic"][0] else "real chains"
     table(rehearsal.lines(courses), title=f"{n} sessions from {chains.sessions[first]}, {where}")
     wrong = [course.world.name for course in courses if not course.as_promised]
     say(f"Not as promised: {', '.join(wrong)}" if wrong else "Quiet where nothing is wrong, and loud in time where something is.")

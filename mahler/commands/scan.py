@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from datetime import UTC, date as Date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
-from mahler import home, production, scan_page, schema, stages, tracking
-from mahler.backtesting import identity, market, prepare, source_module, store_root
+from mahler import home, production, scan_page, stages, tracking
+from mahler.backtesting import identity, market, paper_account, prepare, source_module, store_root
 from mahler.commands.explain import line, show
 from mahler.config import Backtest, Period, Scan
 from mahler.data import store
@@ -94,11 +93,7 @@ def _account(recorded: Table, told: Backtest, day: Date) -> Table:
             raise ConfigError(f"the paper ledger is of the store {recorded['source'][0]}, and the production config reads "
                               f"{source}: they never mix; MAHLER_HOME moves the project to one with a ledger of its own")
         return recorded
-    row: dict[str, Any] = {
-        "started": day, "initial_equity": told.initial_equity, "source": source,
-        "synthetic": source_module(told.data).SYNTHETIC, "commission": told.costs.commission,
-        "assignment_fee": told.costs.assignment_fee}
-    return {name: np.array([row[name]], schema.PAPER_ACCOUNT[name]) for name in schema.PAPER_ACCOUNT.names}
+    return paper_account(told, day)
 
 
 def _check_layer() -> None:
