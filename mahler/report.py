@@ -337,6 +337,10 @@ def _choosing(family: Family) -> list[Block]:
             f"+{shift} sessions: {value(d, '+.2f')}"
             for shift, d in zip(family.tables["spread"]["shift"], family.tables["spread"]["difference"], strict=True))
          + f"; the first is the one that is scored, {_out_of_sample(family)}"),
+        ("the same difference with Ledoit and Wolf's HAC error", DASH if j["robust"] is None else
+         with_interval({name: np.array([j["robust"][key]], float) for name, key in (
+             ("d", "difference"), ("d_low", "low"), ("d_high", "high"))}, "d", 0, "+.2f")
+         + f", p {value(j['robust']['p_value'], '.2f')}"),
         ("chosen again at the control's mean heat", DASH if heat is None else
          f"risk x {heat['scale']:.2f}, mean heat {percent(heat['heat'])}"
          + ("" if heat["reached"] else ", not reached")),

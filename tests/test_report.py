@@ -109,7 +109,8 @@ def _judgement(names: list[str], judged: list[str]) -> dict:
                  "words": "no"}, {"name": "natural_fill", "value": None, "threshold": "> 0", "passed": False,
                                   "words": "undefined"}]
     return {"verdict": "no evidence", "reasons": ["The difference at natural fills is undefined."],
-            "criteria": criteria, "evidence": evidence, "worth": worth, "out_of_reach": False, "control": names[0],
+            "criteria": criteria, "evidence": evidence, "worth": worth, "out_of_reach": False,
+            "robust": {"difference": 0.11, "low": -0.03, "high": 0.25, "p_value": 0.12}, "control": names[0],
             "configs": len(names), "universe": "QQQ",
             "winners": [[names[1], 0.5], [names[0], 0.5]], "years": {"2019": None}, "efficiency": None, "pbo": 0.5,
             "degradation": None, "probability_of_loss": 0.4, "spa_p_value": 0.3, "superior": [], "heat": None,
@@ -203,6 +204,7 @@ def test_psr_dsr_and_the_lengths_that_would_be_enough_are_in_the_table(home):
             for row in table.body}
     psr = next(text for what, text in said.items() if what.startswith("PSR and DSR"))
     assert psr == "0.00 and 0.00" or psr == "0.004 and 0.0002"
+    assert said["the same difference with Ledoit and Wolf's HAC error"] == "+0.11 (-0.03 to +0.25), p 0.12"
     assert said["MinTRL"].startswith("no length is enough") and said["MinBTL"] == "6.4; there are 3.5"
 
 

@@ -105,16 +105,6 @@ def test_a_neighbour_without_a_trade_counts_as_nothing_and_the_control_is_no_nei
     assert robustness.stability(values[:2], 0, 1, (2,), (True,)) is None
 
 
-# ---- fills -----------------------------------------------------------------------------------------------------------
-
-def test_an_edge_that_natural_fills_eat_does_not_survive():
-    control = noise(0)
-    better = control + 5e-4
-    eaten = robustness.fill_survival(better, control, control - 1e-4, control, periods=252)
-    assert eaten.difference > 1 and eaten.natural < 0 and not eaten.survives
-    assert robustness.fill_survival(better, control, better - 3e-4, control - 3e-4, periods=252).survives
-
-
 # ---- heat ------------------------------------------------------------------------------------------------------------
 
 def test_the_scale_of_equal_heat_is_found_up_and_down():

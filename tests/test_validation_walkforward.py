@@ -66,7 +66,7 @@ def deadly_market() -> wf.Market:
 
 
 def run(setup: Setup, n_trials: int, folds: list[Fold], **options) -> wf.WalkForward:
-    options = {"control": 0, "span": (0, len(DATES)), "objective": "sharpe", "risk_free": 0.0, "keep": [],
+    options = {"control": 0, "span": (0, len(DATES)), "objective": "sharpe", "risk_free": 0.0,
                "workers": 1, "progress": silent} | options
     return wf.walk_forward(setup, n_trials, options.pop("control"), folds, **options)
 
@@ -201,7 +201,7 @@ def test_an_unknown_objective_control_or_number_of_trials_is_refused():
         with pytest.raises(ConfigError, match=message):
             run(lambda: noise_market(2, 0), 2, folds(), **options)
     with processes(lambda: noise_market(2, 0), 1) as spread, pytest.raises(ConfigError, match="one trial or more"):
-        wf.search(spread, 0, folds(), span=(0, 99), objective="sharpe", risk_free=0.0, keep=[], progress=silent)
+        wf.search(spread, 0, folds(), span=(0, 99), objective="sharpe", risk_free=0.0, progress=silent)
 
 
 # ---- the chained account ---------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_test_windows_are_chained_by_their_returns():
         none = np.zeros(0, int)
         return wf.Walk(first, 100.0, np.array(equity), np.zeros(n), np.zeros(n), none, none, np.zeros(0))
 
-    search = wf.Search(np.array([[0.5, 0.1], [1.0, 2.0]]), {}, None, {})
+    search = wf.Search(np.array([[0.5, 0.1], [1.0, 2.0]]), {}, None)
     result = wf.WalkForward([Fold(0, (0, 10), (10, 12)), Fold(0, (2, 12), (12, 14))], 0, "cagr", 0.0, search,
                             np.array([1, 1]), [walk(10, [110.0, 99.0]), walk(12, [100.0, 120.0])],
                             [walk(10, [100.0, 100.0]), walk(12, [50.0, 100.0])])
@@ -229,10 +229,9 @@ def test_test_windows_are_chained_by_their_returns():
 
 # ---- the search ------------------------------------------------------------------------------------------------------
 
-def test_the_span_of_a_search_is_scored_whole_and_its_blocks_are_those_of_the_kept_returns():
-    result = run(lambda: noise_market(5, 2), 5, folds(), keep=[3], span=(20, 1000)).search
+def test_the_span_of_a_search_is_scored_whole_and_its_blocks_are_those_of_its_returns():
+    result = run(lambda: noise_market(5, 2), 5, folds(), span=(20, 1000)).search
     returns = np.random.default_rng([2, 3]).normal(0, 5e-3, len(DATES))[20:1000]
-    assert result.returns[3] == approx(returns, abs=1e-12) and list(result.returns) == [3]
     assert result.trials["sharpe"][3] == approx(metrics.sharpe(returns, 0.0))
     assert result.blocks.sums[:, 3] == approx(wf.pbo.block_sums(returns).sums, abs=1e-12)
     assert 0.0 <= wf.pbo.overfitting_of_blocks(result.blocks).pbo <= 1.0
@@ -310,7 +309,7 @@ def test_the_choice_is_made_without_the_purged_trade():
     trial, _ = hand_made()
     with processes(lambda: lambda number: trial, 1) as spread:
         found = wf.search(spread, 1, [Fold(0, (0, 6), (6, 8)), Fold(0, (0, 8), (8, 40))], span=(0, 40),
-                          objective="cagr", risk_free=0.0, keep=[], progress=silent)
+                          objective="cagr", risk_free=0.0, progress=silent)
     assert found.in_sample[0].tolist() == approx([1.056 ** (252 / 6) - 1, 0.852 ** (252 / 8) - 1])
     assert found.trials["trades"].tolist() == [2.0]
     assert found.trials["max_drawdown"][0] == approx(1 - 852 / 1134)

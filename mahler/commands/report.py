@@ -130,7 +130,7 @@ def _family(row: dict[str, Any]) -> Family:
     if missing:
         raise ConfigError(f"{what}: {folder / missing[0]} is missing; run mahler validate study={row['study']} again")
     judgement = json.loads((folder / "judgement.json").read_text(encoding="utf-8"))
-    if not {"worth", "out_of_reach"} <= judgement.keys():
+    if not {"worth", "out_of_reach", "robust"} <= judgement.keys():
         raise ConfigError(f"{what} was made by older code; run mahler validate study={row['study']} again")
     finished = {one["run_id"]: one for one in tracking.runs(row["study"])}
     judged = [finished.get(run_id) or _older(run_id, what, row["study"]) for run_id in judgement["judged"]]

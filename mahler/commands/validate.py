@@ -192,6 +192,7 @@ def _composed(primary: str, overrides: list[str], schema: type):
 def _metrics(found: Judgement) -> dict[str, float]:
     e, worth = found.weighed.evidence, found.weighed.worth
     return {"difference": e.difference.value, "difference_low": e.difference.low, "difference_high": e.difference.high,
+            "difference_hac_p_value": found.robust.p_value if found.robust else np.nan,
             "probabilistic_sharpe": worth.probabilistic, "deflated_sharpe": worth.deflated,
             "min_track_record_years": worth.min_track_record_years, "min_backtest_years": worth.min_backtest_years,
             "n_trials": e.n_trials, "pbo": found.overfitting.pbo, "pbo_p_value": e.pbo_p_value,
@@ -213,7 +214,8 @@ def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
              "criteria": [asdict(c) for c in found.verdict.criteria], "evidence": asdict(w.evidence),
              "worth": asdict(w.worth), "out_of_reach": bool(np.isinf(w.evidence.detectable)),
              "control": found.names[found.control], "configs": len(found.names), "universe": family.universe,
-             "winners": found.winners, "years": {str(y): d for y, d in w.years.items()},
+             "robust": asdict(found.robust) if found.robust else None, "winners": found.winners,
+             "years": {str(y): d for y, d in w.years.items()},
              "efficiency": found.efficiency, "pbo": found.overfitting.pbo,
              "degradation": found.overfitting.degradation,
              "probability_of_loss": found.overfitting.probability_of_loss, "spa_p_value": found.spa_p_value,
@@ -246,8 +248,8 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
         + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
     say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
         f"DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
-    say(f"  MinTRL {_years(worth.min_track_record_years)} of the {len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f} out "
-        f"of sample; MinBTL {_years(worth.min_backtest_years)} of the {worth.years:.1f} there are")
+    say(f"  MinTRL {_years(worth.min_track_record_years)} of the {len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f} "
+        f"out of sample; MinBTL {_years(worth.min_backtest_years)} of the {worth.years:.1f} there are")
     say(f"  VERDICT: {found.verdict.verdict.upper()}")
     for reason in found.verdict.reasons:
         say(f"    {reason}")

@@ -1,4 +1,4 @@
-"""Does a difference survive what should not matter: a year, five trades, a neighbouring cell, a worse fill, heat?
+"""Does a difference survive what should not matter: a year, five trades, a neighbouring cell, heat?
 
 Differences are of annualised Sharpe ratios, config less control, on the same sessions; an account that never moves
 has a Sharpe ratio of 0 here, so that a difference is always a number.
@@ -97,25 +97,6 @@ def stability(values: np.ndarray, control: int, trial: int, shape: Sequence[int]
     known = np.nan_to_num(values, nan=0.0)
     gains = known[list(around)] - known[control]
     return Neighbours(around, float(np.mean(gains > 0)), float(np.median(gains)), float(gains.min()))
-
-
-# ---- fills -----------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class FillSurvival:
-    """A difference at the study's fill and at natural fills (every leg crosses), and whether its sign is kept."""
-
-    difference: float
-    natural: float
-    survives: bool
-
-
-def fill_survival(returns: np.ndarray, control: np.ndarray, natural: np.ndarray, natural_control: np.ndarray, *,
-                  periods: float) -> FillSurvival:
-    """Whether a config above its control stays above it where both pay the whole bid-ask; all are returns (n,)."""
-    modelled = difference(returns, control, periods=periods)
-    crossed = difference(natural, natural_control, periods=periods)
-    return FillSurvival(modelled, crossed, modelled > 0 and crossed > 0)
 
 
 # ---- heat ------------------------------------------------------------------------------------------------------------

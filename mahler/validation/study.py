@@ -92,6 +92,7 @@ class Judgement:
     folds: Table
     accounts: Table
     spread: Table                        # the difference on each staggered start
+    robust: sharpe.SharpeDifference | None   # the difference out of sample with its HAC error; None: one never moved
     winners: list[tuple[str, float]]     # how often each won a fold
     efficiency: float
     overfitting: pbo.Overfitting
@@ -118,7 +119,7 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
         accounts={"date": dates[w.scored.days], "chosen": w.scored.returns, "control": w.scored.control},
         spread={"shift": np.array(method.shifts), "difference": np.array(
             [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
-        winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
+        robust=_robust(w.scored, method), winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
         efficiency=walkforward.efficiency(w.walk), overfitting=pbo.overfitting_of_blocks(w.walk.search.blocks),
         spa_p_value=whole.p_value, superior=tuple(names[w.shown[k]] for k in whole.superior), n_trials=n_trials)
 
@@ -150,7 +151,7 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
     made = windows.folds(dates, start=dates[first_day], train=method.train, test=method.test, step=method.step,
                          anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
     result = walkforward.walk_forward(
-        setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free, keep=(),
+        setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free,
         workers=method.workers, progress=progress)
     modelled, shown = at(1.0, False), _shown(result)
     walks = {k: modelled(k)(*span) for k in shown}
@@ -238,6 +239,12 @@ def _sharpe(returns: np.ndarray, method: Method, rng: np.random.Generator) -> In
         return Interval(np.nan, np.nan, np.nan, method.level)
     return bootstrap.account_intervals(returns, rng=rng, replications=method.replications, level=method.level,
                                        periods=YEAR)["sharpe"]
+
+
+def _robust(scored: walkforward.Stitched, method: Method) -> sharpe.SharpeDifference | None:
+    if any(account.min() == account.max() for account in (scored.returns, scored.control)):
+        return None
+    return sharpe.sharpe_difference(scored.returns, scored.control, periods=YEAR, level=method.level)
 
 
 def _superior(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.random.Generator) -> bool:

@@ -102,14 +102,12 @@ class Search:
     """Every trial on every train window and on the whole span; nothing here has the size of trials x days.
 
     `in_sample` (n_trials, n_folds) is the purged objective. `trials` has, of the span and per trial, sharpe and cagr
-    (annual), max_drawdown (a positive fraction), trades and mean_heat. `blocks` are the span's block sums for CSCV,
-    and `returns` the daily returns (n_days,) of the trials that were asked for.
+    (annual), max_drawdown (a positive fraction), trades and mean_heat. `blocks` are the span's block sums for CSCV.
     """
 
     in_sample: np.ndarray
     trials: Table
     blocks: pbo.BlockSums
-    returns: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,10 @@ class _Plan:
     span: tuple[int, int]
     objective: str
     risk_free: float
-    keep: frozenset[int]
 
 
 def search(spread: Spread, n_trials: int, folds: Sequence[Fold], *, span: tuple[int, int], objective: str,
-           risk_free: float, keep: Sequence[int], progress: Progress) -> Search:
+           risk_free: float, progress: Progress) -> Search:
     """Walk every trial over every train window, and once over the span.
 
     Parameters
@@ -135,8 +132,6 @@ def search(spread: Spread, n_trials: int, folds: Sequence[Fold], *, span: tuple[
         Sessions [first, last) of the whole study.
     objective : str
         One of OBJECTIVES.
-    keep : sequence of int
-        Trials whose daily returns over the span are wanted: n_days numbers each.
 
     Raises
     ------
@@ -147,33 +142,31 @@ def search(spread: Spread, n_trials: int, folds: Sequence[Fold], *, span: tuple[
         raise ConfigError(f"objective is one of {', '.join(OBJECTIVES)}, got {objective!r}")
     if n_trials < 1:
         raise ConfigError(f"a walk-forward has one trial or more, got {n_trials}")
-    plan = _Plan(tuple(fold.train for fold in folds), span, objective, risk_free, frozenset(keep))
+    plan = _Plan(tuple(fold.train for fold in folds), span, objective, risk_free)
     size = max(1, min(64, n_trials // 32))
     chunks = [range(begin, min(begin + size, n_trials)) for begin in range(0, n_trials, size)]
     in_sample = np.empty((n_trials, len(folds)))
     trials = {name: np.empty(n_trials) for name in ("sharpe", "cagr", "max_drawdown", "trades", "mean_heat")}
     counts = np.diff(pbo.blocks(span[1] - span[0])).astype(float)
     blocks = pbo.BlockSums(counts, np.empty((len(counts), n_trials)), np.empty((len(counts), n_trials)))
-    kept, done = {}, 0
+    done = 0
     for chunk, found in spread(partial(_look, plan), chunks):
-        for trial, (objectives, span_metrics, sums, returns) in zip(chunk, found):
+        for trial, (objectives, span_metrics, sums) in zip(chunk, found):
             in_sample[trial] = objectives
             for name, value in span_metrics.items():
                 trials[name][trial] = value
             blocks.sums[:, trial], blocks.squares[:, trial] = sums.sums, sums.squares
-            if returns is not None:
-                kept[trial] = returns
         done += len(chunk)
         progress(done, n_trials, "trials")
-    return Search(in_sample, trials, blocks, kept)
+    return Search(in_sample, trials, blocks)
 
 
 def _look(plan: _Plan, market: Market, chunk: Sequence[int]) -> list[tuple]:
-    """The objectives, the span's metrics and block sums, and the kept returns of each trial of a chunk."""
-    return [_look_at(plan, trial, market(trial)) for trial in chunk]
+    """The objectives, the span's metrics and block sums of each trial of a chunk."""
+    return [_look_at(plan, market(trial)) for trial in chunk]
 
 
-def _look_at(plan: _Plan, number: int, walk: Trial) -> tuple:
+def _look_at(plan: _Plan, walk: Trial) -> tuple:
     value = OBJECTIVES[plan.objective]
     objectives = [value(purged_returns(walk(*window)), plan.risk_free) for window in plan.windows]
     whole = walk(*plan.span)
@@ -182,7 +175,7 @@ def _look_at(plan: _Plan, number: int, walk: Trial) -> tuple:
         "sharpe": metrics.sharpe(returns, plan.risk_free), "cagr": metrics.cagr(whole.equity, whole.initial_equity),
         "max_drawdown": float(-metrics.drawdowns(whole.equity, whole.initial_equity).min()),
         "trades": len(whole.pnl), "mean_heat": float((whole.open_max_loss / whole.equity).mean())}
-    return objectives, span_metrics, pbo.block_sums(returns), returns if number in plan.keep else None
+    return objectives, span_metrics, pbo.block_sums(returns)
 
 
 # ---- the test --------------------------------------------------------------------------------------------------------
@@ -224,7 +217,7 @@ class WalkForward:
 
 
 def walk_forward(setup: Setup, n_trials: int, control: int, folds: Sequence[Fold], *, span: tuple[int, int],
-                 objective: str, risk_free: float, keep: Sequence[int], workers: int,
+                 objective: str, risk_free: float, workers: int,
                  progress: Progress) -> WalkForward:
     """Search the train windows, choose on each, and walk the chosen and the control over the test windows.
 
@@ -234,7 +227,7 @@ def walk_forward(setup: Setup, n_trials: int, control: int, folds: Sequence[Fold
     if not 0 <= control < n_trials:
         raise ConfigError(f"the control is a trial in [0, {n_trials - 1}], got {control}")
     with processes(setup, workers) as spread:
-        found = search(spread, n_trials, folds, span=span, objective=objective, risk_free=risk_free, keep=keep,
+        found = search(spread, n_trials, folds, span=span, objective=objective, risk_free=risk_free,
                        progress=progress)
         winners = choose(found.in_sample, control)
         both = walk_tests(spread, [*folds, *folds], np.concatenate([winners, np.full(len(folds), control)]),
