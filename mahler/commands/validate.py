@@ -248,13 +248,14 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
         + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
     say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
         f"DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
-    say(f"  MinTRL {_years(worth.min_track_record_years)} of the {len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f} "
-        f"out of sample; MinBTL {_years(worth.min_backtest_years)} of the {worth.years:.1f} there are")
+    say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
+        f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all there "
+        f"are {worth.years:.1f}")
     say(f"  VERDICT: {found.verdict.verdict.upper()}")
     for reason in found.verdict.reasons:
         say(f"    {reason}")
 
 
 def _years(years: float) -> str:
-    """A length of time that would be enough; there is none for a Sharpe ratio that is not above zero."""
-    return f"{years:.1f} years" if np.isfinite(years) else "none is enough"
+    """A length of time that would be enough; for a Sharpe ratio that is not above zero there is none."""
+    return f"{years:.1f} years" if np.isfinite(years) else "no length, for it is not above zero"
