@@ -97,3 +97,8 @@ def test_where_the_deflation_asks_for_more_than_the_comparison_the_words_say_so(
     assert "Sharpe ratio out of sample is -0.70 (95% interval -1.20 to -0.10), and N = 12, the deflated" in said
     said = verdict(replace(poor, detectable=np.inf)).reasons[-1]
     assert said.startswith("No difference could have been called better")
+
+
+def test_what_is_not_zero_does_not_read_as_zero():
+    found = verdict(replace(GOOD, superior=False, difference=Interval(0.16, -0.004, 0.32, 0.95), deflated_sharpe=3e-4))
+    assert "interval -0.004 to +0.32" in found.reasons[0] and "is 0.0003; 0.95 is asked" in found.reasons[1]

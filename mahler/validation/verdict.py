@@ -162,4 +162,8 @@ def _could_have_seen(evidence: Evidence) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "undefined"
+    """A number as text; what is not zero does not read as zero."""
+    if not math.isfinite(value):
+        return "undefined"
+    text = format(value, form)
+    return format(value, f"{form.partition('.')[0]}.1g") if float(text.rstrip("%")) == 0.0 and value != 0.0 else text
