@@ -249,8 +249,8 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
     say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
         f"DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
     say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
-        f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all there "
-        f"are {worth.years:.1f}")
+        f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all "
+        f"there are {worth.years:.1f}")
     say(f"  VERDICT: {found.verdict.verdict.upper()}")
     for reason in found.verdict.reasons:
         say(f"    {reason}")

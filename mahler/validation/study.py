@@ -119,7 +119,8 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
         accounts={"date": dates[w.scored.days], "chosen": w.scored.returns, "control": w.scored.control},
         spread={"shift": np.array(method.shifts), "difference": np.array(
             [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
-        robust=_robust(w.scored, method), winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
+        robust=_robust(w.scored, method),
+        winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
         efficiency=walkforward.efficiency(w.walk), overfitting=pbo.overfitting_of_blocks(w.walk.search.blocks),
         spa_p_value=whole.p_value, superior=tuple(names[w.shown[k]] for k in whole.superior), n_trials=n_trials)
 

@@ -17,8 +17,8 @@ BETTER, NO_EVIDENCE, WORSE = "better than control", "no evidence", "worse than c
 
 DEFLATED_SHARPE_AT_LEAST = 0.95
 PBO_P_VALUE_BELOW = 0.10
-DRAWDOWN_AT_MOST = 1.2            # times the control's: "not worse by a fifth"
-RULE_FACTOR = 1.5                 # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
+DRAWDOWN_AT_MOST = 1.2       # times the control's: "not worse by a fifth"
+RULE_FACTOR = 1.5            # of what a single test needs, for choosing and eight criteria: experiments/calibration.md
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,9 @@ def _could_have_seen(evidence: Evidence) -> str:
         return (f"No difference could have been called better: {control} no config can stand out from the others far "
                 f"enough for a deflated Sharpe ratio of {DEFLATED_SHARPE_AT_LEAST} ({single}).")
     if evidence.detectable > RULE_FACTOR * evidence.single_test:
-        return (f"The rule finds a difference of {evidence.detectable:.2f} a year in four studies of five, and less often "
-                f"a smaller one: {control} the deflated Sharpe ratio asks for that much ({single}).")
+        return (f"A difference of {evidence.detectable:.2f} a year, of one config alone, is what this rule finds in "
+                f"four studies of five, and a smaller one less often: {control} the deflated Sharpe ratio asks for that "
+                f"much ({single}).")
     return (f"A difference of {evidence.detectable:.2f} a year could have been seen: this rule finds one of that size "
             f"in four studies of five; a smaller one may be there ({single}).")
 
