@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mahler import cli, home, tracking
+from mahler.commands.evaluate import _clean
 from mahler.data import store
 from mahler.llm.context import contexts
 from mahler.schema import DECISION
 from tests.conftest import PERIOD, evaluate_config
+from tests.llm_records import records
 from tests.llm_server import CUTOFF, KEY, LlmServer
 
 QUICK = ["draws=20", "replications=100"]
@@ -119,8 +122,16 @@ def test_a_dry_run_shows_the_first_question_and_asks_nothing(book, server, capsy
     before = len(server.asked)
     assert evaluate(*of(server, "no_skill", "llm.dry_run=true", "study=dry")) == 0
     said = capsys.readouterr().out
+    assert "none can promote it" in said                    # llm=local states no cutoff
     assert "replies (0 are there), about $0.00" in said and '"p_profit"' in said and "Proposed trade" in said
     assert len(server.asked) == before and not tracking.runs("dry", kind="evaluation")
+
+
+def test_only_trades_after_the_cutoff_are_announced_as_able_to_promote():
+    rows = records(300, skill=0.5)                          # a day each, from 2019-01-02
+    assert "100 of them were entered after 2019-07-20, and only" in _clean(rows, date(2019, 4, 20))
+    assert "points in win rates is seen" in _clean(rows, date(2019, 4, 20))
+    assert _clean(rows, date(2024, 1, 31)).startswith("0 of them") and "seen" not in _clean(rows, date(2024, 1, 31))
 
 
 def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(some, server):

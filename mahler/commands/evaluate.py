@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mahler.terminal import progress, say
 NOT_THE_RESULT = ("study", "name", "force", "run", "trades")
 HOW_IT_IS_ASKED = ("api_base", "key", "concurrency", "requests_per_minute", "attempts", "timeout", "backoff", "max_wait",
                    "max_failed", "max_cost", "cache_only", "dry_run", "trace")
+ASKING = ("model", "permuted")   # arms whose decisions are a model's
 GUESSED_REJECTION = 0.25         # share of the trades, for the power before anything is asked
 
 
@@ -143,9 +145,25 @@ def _announce(config: Evaluate, subject: Subject, name: str) -> None:
     say(f"{name}: {len(subject.records):,} trades of {subject.name}, {subject.market}")
     if _choices()["arm"] == "baseline":
         say("  the offline baseline decides: no model, no key, no network (arm=model asks llm=...)")
-    seen = power.before(subject.records, rejection=GUESSED_REJECTION)
-    say(f"  power, if one in four is rejected: a difference of {seen.gap:.1%} in win rates is seen 80 times in 100, an "
-        f"AUROC of {power.AUROC} {100 * seen.power:.0f} times")
+    say(f"  power, if one in four is rejected: {_seen(subject.records)}")
+    if _choices()["arm"] in ASKING:
+        say(f"  {_clean(subject.records, config.llm.knowledge_cutoff)}")
+
+
+def _seen(records: Sequence[dict[str, Any]]) -> str:
+    found = power.before(records, rejection=GUESSED_REJECTION)
+    return (f"a difference of {100 * found.gap:.1f} points in win rates is seen 80 times in 100, an AUROC of {power.AUROC} "
+            f"{100 * found.power:.0f} times")
+
+
+def _clean(records: Sequence[dict[str, Any]], cutoff: date | None) -> str:
+    """What the trades can show that a model cannot have read about: nothing else counts for it, and it may be little."""
+    if cutoff is None:
+        return "llm.knowledge_cutoff is not known: the model may have read about all of them, and none can promote it"
+    last = memory.after(np.datetime64(cutoff))
+    clean = [record for record in records if np.datetime64(record["date"]) > last]
+    begin = f"{len(clean):,} of them were entered after {last}, and only these can promote the model"
+    return f"{begin}: on them {_seen(clean)}" if power.before(clean, rejection=GUESSED_REJECTION).gap > 0 else begin
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
