@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from mahler import cache, document, home, schema, stages, tracking
+from mahler import cache, document, home, production, schema, stages, tracking
 from mahler.backtesting import market, paper_account, prepare
 from mahler.config import Backtest, Monitor, Period, plain
 from mahler.data import calendar
@@ -103,7 +103,7 @@ def _end(asked: str, last: np.datetime64) -> np.datetime64:
 
 
 def _promised() -> Bands:
-    path = home.project_conf() / "experiment" / "bands.json"
+    path = home.project_conf() / "experiment" / production.BANDS
     if not path.is_file():
         raise ConfigError(f"{path} is missing: mahler promote run=ID writes it beside production.yaml")
     return bands.read(json.loads(path.read_text(encoding="utf-8")))
