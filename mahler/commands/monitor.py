@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date as Date, datetime
@@ -231,10 +230,10 @@ def simulate(config: Monitor) -> int:
         _bound(told, stuck, stages.sized(stuck, told.regime, told.sizing)), promised.fill_share, n // 3)
     account = paper_account(told, chains.sessions[first])
     courses = []
-    with progress("rehearse") as bar, tempfile.TemporaryDirectory() as folder:
+    with progress("rehearse") as bar, rehearsal.scratch() as folder:
         for k, world in enumerate(worlds):
             bar(k, len(worlds), world.name)
-            courses.append(rehearsal.run(world, Path(folder, str(k)), account, chains.sessions, first, n, promised,
+            courses.append(rehearsal.run(world, folder / str(k), account, chains.sessions, first, n, promised,
                                          config.stages[stage.FIRST], told.costs, np.random.default_rng(config.simulate.seed)))
     where = "SYNTHETIC market" if account["synthetic"][0] else "real chains"
     table(rehearsal.lines(courses), title=f"{n} sessions from {chains.sessions[first]}, {where}")

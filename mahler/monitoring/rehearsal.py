@@ -7,7 +7,10 @@ each fault is to be told, by a watch or a stop; a world without one is to be qui
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +84,17 @@ def worlds(right: Scanner, wrong_multiplier: Scanner, wrong_size: Scanner, stale
         World("stale feed", stale, stale, share, begins=stale_from),
         World("sizing bug", wrong_size, right, share),
         World("exits late", right, right, share, delay=DELAY)]
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the ledgers of a rehearsal, gone afterwards: in memory where the system has a place for that.
+
+    What is thrown away need not wait for a disk, and a ledger waits for it at every write.
+    """
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 def run(world: World, folder: Path, account: Table, dates: np.ndarray, first_day: int, n_sessions: int, promised: Bands,
