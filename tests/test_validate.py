@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mahler import config as configs, tracking
 from mahler.commands import validate as command
@@ -19,9 +19,13 @@ from tests.conftest import PERIOD
 from tests.test_pipeline import mahler
 
 
-def config(*overrides: str) -> Validate:
+def composed(verb: str, overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return load(compose("validate", list(overrides)), Validate)
+        return compose(verb, overrides)
+
+
+def config(*overrides: str) -> Validate:
+    return load(composed("validate", list(overrides)), Validate)
 
 
 @pytest.fixture
@@ -32,14 +36,13 @@ def study(tmp_path, monkeypatch):
         for k, (overrides, changes) in enumerate(runs):
             folder = tmp_path / str(k)
             folder.mkdir()
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                cell = load(compose("backtest", overrides), configs.Backtest)
+            cell = load(composed("backtest", overrides), configs.Backtest)
             (folder / "config.yaml").write_text(configs.to_yaml(cell))
             rows.append({"run_id": f"{k}", "name": f"SPY {' '.join(overrides) or 'control'}", "started": f"2026-01-0{k + 1}",
                          "tags.universe": "SPY", "tags.data_digest": "d", "sessions": 100.0, "artifacts": folder} | changes)
         monkeypatch.setattr(tracking, "runs", lambda *_: rows)
         monkeypatch.setattr(tracking, "count_failed", lambda *_: 1)
-        monkeypatch.setattr(command, "_composed", lambda verb, overrides, schema: config(*overrides))
+        monkeypatch.setattr(command, "_composed", composed)
     return made
 
 

