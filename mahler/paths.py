@@ -15,6 +15,8 @@ from mahler.fills import Fill, usable
 from mahler.panel import Panel
 from mahler.schema import ConfigError, Side, Table
 
+ENTRIES = 500_000       # of paths that are traced at a time: some 50 MB of intermediate arrays
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -79,11 +81,16 @@ def trace_at(candidates: Table, chains: Chains, panel: Panel, fills: Sequence[Fi
                   np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]), split_eve)
     paths = (first, *(replace(first, close=np.full(start[-1], np.nan)) for _ in fills[1:]))
     for t, name in enumerate(chains.tickers):
-        mine = np.flatnonzero(ticker == t)
-        if len(mine):
+        for mine in _pieces(np.flatnonzero(ticker == t), length):
             _trace_ticker({c: candidates[c][mine] for c in candidates}, mine, t, chains[name], panel, fills, paths)
     _carry_to_split(paths)
     return paths
+
+
+def _pieces(rows: np.ndarray, length: np.ndarray) -> list[np.ndarray]:
+    """`rows` (k,) in pieces of about ENTRIES path entries, so that what tracing needs beside its result is bounded."""
+    entries = np.cumsum(length[rows])
+    return np.split(rows, np.searchsorted(entries, np.arange(ENTRIES, entries[-1], ENTRIES))) if len(rows) else []
 
 
 def _split_eves(candidates: Table, chains: Chains, panel: Panel) -> np.ndarray:
@@ -110,7 +117,7 @@ def _carry_to_split(paths: Sequence[Paths]) -> None:
 
 def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, fills: Sequence[Fill],
                   paths: Sequence[Paths]) -> None:
-    """Fill in the paths of one ticker's candidates, which are those numbered `mine`, at each of the fills."""
+    """Fill in the paths of some of one ticker's candidates, which are those numbered `mine`, at each of the fills."""
     common = paths[0]
     length = np.diff(common.start)[mine]
     start = np.concatenate([[0], np.cumsum(length)])

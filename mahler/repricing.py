@@ -123,8 +123,9 @@ def at(share: float, offered: Offers, entry: Entry, rule: ExitRule, costs: Costs
     candidates = {name: column[rows] for name, column in spreads.items()}
 
     # The exits of all are computed in place: cheaper than to gather the paths of some.
-    weight = (share - MID) / (NATURAL - MID)
-    close = offered.paths.close + weight * (offered.close_natural - offered.paths.close)
+    close = offered.close_natural - offered.paths.close
+    close *= (share - MID) / (NATURAL - MID)
+    close += offered.paths.close
     exits = first_exits(offered.spreads | {"credit": credit}, replace(offered.paths, close=close), rule, costs, sessions)
     mine = paying[rows]
     paths = replace(offered.paths, start=np.append(offered.paths.start[mine], len(offered.paths.mid)))

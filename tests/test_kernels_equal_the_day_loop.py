@@ -6,11 +6,20 @@ from datetime import date
 import numpy as np
 import pytest
 
+from mahler import paths
 from mahler.schema import Exit, Rejection
 from tests import oracle
 from tests.markets import Market, Run, random_market, run_market
 
 N_MARKETS = 400
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_pieces():
+    """Markets of a test are small: their paths are traced in several pieces, as those of a large one are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ENTRIES", 100)
+        yield
 
 
 def _date(day: np.datetime64) -> date:
