@@ -41,11 +41,11 @@ def seen(source):
 
 
 def verdicts(seen, promised, parity=TRUE, stage=PAPER):
-    return {check.name: check.verdict for check in checks(seen, promised, parity, stage)}
+    return {check.name: check.verdict for check in checks(seen, seen, promised, parity, stage)}
 
 
 def test_a_world_that_is_the_model_is_quiet(seen, promised):
-    found = checks(seen, promised, TRUE, PAPER)
+    found = checks(seen, seen, promised, TRUE, PAPER)
     assert {check.verdict for check in found} <= {Verdict.OK, Verdict.TOO_EARLY} and len(found) == 17
     assert worst(found) is Verdict.OK and page.advice(found) == []
 
@@ -121,14 +121,14 @@ def test_what_is_lost_for_good_halts(seen, promised):
     for name, column in (("loss", np.where(np.arange(len(t["pnl"])) == 0, -2.5 * t["max_loss"] * t["contracts"], t["pnl"])),
                          ("profit_factor", -np.abs(t["pnl"]))):
         worse = changed(seen, pnl=column)
-        found = checks(worse, promised, TRUE, replace(PAPER, halt_trades=10, halt_profit_factor=0.5))
+        found = checks(worse, worse, promised, TRUE, replace(PAPER, halt_trades=10, halt_profit_factor=0.5))
         assert {check.name: check.verdict for check in found}[name] is Verdict.STOP and halted(found)
-    fallen = replace(seen, equity=seen.equity * np.linspace(1.0, 0.85, 40))
+    fallen = replace(seen, index=seen.index * np.linspace(1.0, 0.85, 40))
     assert verdicts(fallen, promised)["drawdown"] is Verdict.STOP
 
 
 def test_every_check_says_what_to_do(seen, promised):
-    assert {check.name for check in checks(seen, promised, TRUE, PAPER)} | {"approvals"} == set(ADVICE)
+    assert {check.name for check in checks(seen, seen, promised, TRUE, PAPER)} | {"approvals"} == set(ADVICE)
 
 
 def test_an_llm_that_decides_otherwise_is_told(seen, promised):
@@ -145,7 +145,7 @@ def test_all_checks_together_call_as_rarely_as_is_promised(source, promised):
         seed, verdict = int(rng.integers(2**31)), set()
         for n in range(RULE.least, RULE.horizon + 1, 5):
             seen = source.watched(stretch[:n], np.random.default_rng(seed))
-            verdict |= {check.verdict for check in checks(seen, promised, Parity(n, n, ()), PAPER) if check.often != "halt"}
+            verdict |= {check.verdict for check in checks(seen, seen, promised, Parity(n, n, ()), PAPER) if check.often != "halt"}
         called.append((bool(verdict & {Verdict.WATCH, Verdict.STOP}), Verdict.STOP in verdict))
     watch, stop = np.mean(called, axis=0)
     assert watch <= 0.10 + 3 * np.sqrt(0.10 * 0.90 / 120)
@@ -154,15 +154,15 @@ def test_all_checks_together_call_as_rarely_as_is_promised(source, promised):
 
 def test_a_stage_is_left_when_all_of_it_is_met(source, promised):
     seen = source.watched(np.arange(300, 350), np.random.default_rng(2))
-    found = checks(seen, promised, TRUE, PAPER)
+    found = checks(seen, seen, promised, TRUE, PAPER)
     assert [one.name for one in criteria(seen, TRUE, found, PAPER) if not one.met] == []
-    short = criteria(seen, Parity(40, 30, ()), checks(seen, promised, Parity(40, 30, ()), PAPER),
+    short = criteria(seen, Parity(40, 30, ()), checks(seen, seen, promised, Parity(40, 30, ()), PAPER),
                      replace(PAPER, sessions=100, trades=1000, fills=1000))
     assert [one.name for one in short if not one.met] == ["sessions", "closed trades", "fills", "decision parity"]
 
 
 def test_the_page_shows_every_check_and_its_pictures(seen, promised):
-    found = checks(seen, promised, TRUE, PAPER)
+    found = checks(seen, seen, promised, TRUE, PAPER)
     blocks = page.blocks(seen, promised, found, "paper", synthetic=True)
     assert "SYNTHETIC" in blocks[0].text and len(blocks[2].body) == len(found)
     assert sum(hasattr(block, "svg") for block in blocks) == 4

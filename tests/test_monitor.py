@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mahler import cli, stages
+from mahler import cli, schema, stages
 from mahler.backtesting import backtest, market, prepare, store_root
 from mahler.monitoring import bands, rehearsal
 from mahler.monitoring.bands import BandRule
-from mahler.monitoring.checks import Verdict
+from mahler.monitoring.checks import Verdict, halts
 from mahler.monitoring.paper import TABLES, watched
 from mahler.paper import records
 from mahler.regime import Multipliers
@@ -213,3 +213,31 @@ def test_a_halt_moves_the_account_back_by_itself_and_once(own, capsys):
     assert moves["stage"].tolist() == ["paper"] and moves["who"][0] == "mahler monitor"
     assert moves["why"][0].startswith("halt: drawdown")
     assert "by mahler monitor: halt: drawdown" in capsys.readouterr().out
+
+
+def test_a_halt_looks_back_to_the_beginning_of_the_stage_and_not_of_the_stretch(own, capsys):
+    assert cli.main(["monitor", "date=2019-06-05", "stages.paper.halt_drawdown=0.0001"]) == 2
+    assert "paper, 2019-05-28 to 2019-06-05: STOP" in capsys.readouterr().out         # sessions 61 to 67
+    assert records.read(own, "stages")["why"][0].startswith("halt: drawdown")
+
+
+def test_a_new_stretch_takes_nothing_from_an_account_that_may_be_graduated(own, home, month, capsys):
+    conf = own.parents[1] / "conf"
+    conf.unlink()
+    shutil.copytree(home / "conf", conf)
+    promised = json.loads((conf / "experiment" / "bands.json").read_text())
+    promised["rule"]["horizon"] = SESSIONS - 4                   # the account is in the fourth session of a new stretch
+    (conf / "experiment" / "bands.json").write_text(json.dumps(promised))
+    assert cli.main(["monitor", "graduate", *EASY]) == 0
+    assert "Next:  mahler monitor graduate graduate.to=live_half" in capsys.readouterr().out
+
+
+def test_money_that_is_taken_out_is_no_drawdown(home, month, market_of):
+    tables = records.read_all(home / "data" / "paper", *TABLES)
+    days = market_of.chains.sessions[market_of.first:market_of.first + SESSIONS]
+    out = paper.table(schema.CASH, {"cash_id": "out", "date": days[30], "kind": "transfer", "amount": -40_000.0, "note": ""})
+    before, after = (watched(tables | {"cash": cash}, days[0], days[-1]) for cash in (tables["cash"], out))
+    assert after.equity[-1] == pytest.approx(before.equity[-1] - 40_000.0)
+    deepest = [next(check for check in halts(seen, committed()["paper"]) if check.name == "drawdown")
+               for seen in (before, after)]
+    assert deepest[0].verdict is deepest[1].verdict is Verdict.OK and deepest[1].value < 2.0 * deepest[0].value

@@ -50,7 +50,8 @@ class Source:
         fills["travel"] = np.clip(share + 0.08 * rng.standard_normal(len(fills["date"])), 0.0, 1.0)
         scanned = {"date": sessions, "reason": np.full(n, "max_positions", object), "risk_fraction": np.full(n, 0.02),
                    "max_loss": np.full(n, 4.8)}
-        return Watched(sessions[0], sessions[-1], sessions, 1e5 * np.exp(np.cumsum(h.growth[stretch])),
+        index = np.exp(np.cumsum(h.growth[stretch]))
+        return Watched(sessions[0], sessions[-1], sessions, 1e5 * index, index,
                        History(h.growth[stretch], h.entries[stretch], mine), trades, fills, scanned,
                        np.zeros(0, "datetime64[D]"), np.full(n, 0.1), 0)
 

@@ -51,7 +51,8 @@ class Reading:
     tables: dict[str, Table]
     promised: Bands
     seen: Watched                # the stretch
-    parity: Parity
+    whole: Watched               # the stage, which what halts is of
+    parity: Parity               # of the stretch
     found: list[Check]
 
 
@@ -82,11 +83,11 @@ def _read(config: Monitor) -> Reading:
     if not len(sessions):
         raise ConfigError(f"date={end}: the stage {name} begins after it, on {since}")
     start = sessions[(len(sessions) - 1) // promised.rule.horizon * promised.rule.horizon]
-    seen = watched(tables, start, end)
+    seen, whole = watched(tables, start, end), watched(tables, since, end)
     scanner, chains = _scanner(told, started, last)
     parity = replay.parity(scanner, chains.sessions, tables, config.stages, seen.sessions)
-    return Reading(name, end, since, tables, promised, seen, parity,
-                   checks(seen, promised, parity, config.stages[name]))
+    return Reading(name, end, since, tables, promised, seen, whole, parity,
+                   checks(seen, whole, promised, parity, config.stages[name]))
 
 
 def _told(config: Monitor) -> Backtest:
@@ -169,8 +170,7 @@ def graduate(config: Monitor) -> int:
     """Say what is met and what is missing of the next stage; move where that is asked for."""
     now, asked = _read(config), config.graduate
     here = config.stages[now.stage]
-    whole, parity = _whole(config, now)
-    found = graduation.criteria(whole, parity, now.found, here)
+    found = graduation.criteria(now.whole, _parity(config, now), _settled(config, now), here)
     missing = [one for one in found if not one.met]
     table([{"criterion": one.name, "there is": one.there, "asked for": one.asked, "": "met" if one.met else "missing"}
            for one in found], title=f"{now.stage}, since {now.since}; up is {here.up or 'nothing: it is the last stage'}")
@@ -196,13 +196,23 @@ def graduate(config: Monitor) -> int:
     return 0
 
 
-def _whole(config: Monitor, now: Reading) -> tuple[Watched, Parity]:
-    """The account and its parity since the stage began, and not only in the last stretch of it."""
-    if now.seen.start <= now.since:
-        return now.seen, now.parity
-    seen, started = watched(now.tables, now.since, now.end), now.tables["account"]["started"][0]
-    scanner, chains = _scanner(_told(config), started, now.tables["scans"]["date"].max())
-    return seen, replay.parity(scanner, chains.sessions, now.tables, config.stages, seen.sessions)
+def _parity(config: Monitor, now: Reading) -> Parity:
+    """The parity since the stage began, and not only in the last stretch of it."""
+    if len(now.seen.sessions) == len(now.whole.sessions):
+        return now.parity
+    scanner, chains = _scanner(_told(config), now.tables["account"]["started"][0], now.tables["scans"]["date"].max())
+    return replay.parity(scanner, chains.sessions, now.tables, config.stages, now.whole.sessions)
+
+
+def _settled(config: Monitor, now: Reading) -> list[Check]:
+    """The checks as they stand; where the stretch is too young to have one, as it stood at the end of the one before."""
+    sessions, horizon = now.whole.sessions, now.promised.rule.horizon
+    first = len(sessions) - len(now.seen.sessions)
+    if not first:
+        return now.found
+    ended = watched(now.tables, sessions[first - horizon], sessions[first - 1])
+    before = {check.name: check for check in checks(ended, now.whole, now.promised, now.parity, config.stages[now.stage])}
+    return [before[check.name] if check.verdict is Verdict.TOO_EARLY else check for check in now.found]
 
 
 def _below(config: Monitor, name: str) -> list[str]:

@@ -96,11 +96,14 @@ class Check:
         return self.write(self.value) if np.isfinite(self.value) else "–"
 
 
-def checks(seen: Watched, promised: Bands, parity: Parity, stage: Stage) -> list[Check]:
-    """All checks of an account, in the order in which they are to be read."""
+def checks(seen: Watched, whole: Watched, promised: Bands, parity: Parity, stage: Stage) -> list[Check]:
+    """All checks of an account, in the order in which they are to be read.
+
+    `seen` is the stretch that the bands are for, `whole` the stage that it is in, which halts are judged by.
+    """
     found = [data(seen), decisions(parity, stage), _size(seen, promised), size_zero(seen, promised), exits(seen),
              *_banded_all(seen, promised), fills(seen, promised), credit(seen, promised), wins(seen, promised),
-             cusum(seen, promised), *approvals(seen, promised), *halts(seen, stage)]
+             cusum(seen, promised), *approvals(seen, promised), *halts(whole, stage)]
     return sorted(found, key=lambda check: OFTEN.index(check.often))
 
 
@@ -306,9 +309,8 @@ def approvals(seen: Watched, promised: Bands) -> list[Check]:
 
 def halts(seen: Watched, stage: Stage) -> list[Check]:
     """What ends a stage, whatever its reason: drawdown, profit factor, a loss that a spread cannot make."""
-    equity, t = seen.equity, seen.trades
-    start = float(equity[0] / np.exp(seen.history.growth[0])) if len(equity) else 1.0
-    depth = float(-metrics.drawdowns(equity, start).min()) if len(equity) else np.nan
+    index, t = seen.index, seen.trades
+    depth = float(-metrics.drawdowns(index, 1.0).min()) if len(index) else np.nan
     closed = _closed(t)
     factor = metrics.profit_factor(closed["pnl"])
     multiple = -closed["pnl"] / (closed["max_loss"] * closed["contracts"])
@@ -321,8 +323,8 @@ def halts(seen: Watched, stage: Stage) -> list[Check]:
         return Check(name, label, "halt", verdict, value, low, high, n, write)
 
     return [
-        halt("drawdown", "drawdown", depth, np.nan, stage.halt_drawdown, depth > stage.halt_drawdown, len(equity),
-             len(equity) > 0, percent),
+        halt("drawdown", "drawdown", depth, np.nan, stage.halt_drawdown, depth > stage.halt_drawdown, len(index),
+             len(index) > 0, percent),
         halt("profit_factor", "profit factor", factor, stage.halt_profit_factor, np.nan,
              n >= stage.halt_trades and factor < stage.halt_profit_factor, n, n >= stage.halt_trades, plain),
         halt("loss", "largest loss over maximum", largest, np.nan, stage.halt_loss, largest > stage.halt_loss, n, n > 0,

@@ -24,7 +24,8 @@ CENT = 0.005
 class Watched:
     """An account from the session `start` on, up to and with the session `end`.
 
-    equity is (n_sessions,), dollars, carried over a session of which nothing is recorded. `trades` has a row per
+    equity is (n_sessions,), dollars, carried over a session of which nothing is recorded; index is what a dollar of
+    the session before `start` is worth, (n_sessions,), money that was transferred being no gain. `trades` has a row per
     position opened since `start`, in order: position, date, ticker, regime, contracts, asked, credit and modelled
     (dollars per share), max_loss (dollars per contract), reason and exit_date ("" and NaT where it is open), pnl
     (dollars, NaN where it is open), late (sessions that its exit came, or is due, after its rule fired) and early
@@ -36,6 +37,7 @@ class Watched:
     end: np.datetime64
     sessions: np.ndarray
     equity: np.ndarray
+    index: np.ndarray
     history: History
     trades: Table
     fills: Table
@@ -68,7 +70,8 @@ def watched(tables: Mapping[str, Table], start: np.datetime64, end: np.datetime6
     n_settled = int(np.argmax(trades["reason"] == "")) if (trades["reason"] == "").any() else len(day)
     says = by_rule & (np.arange(len(day)) < n_settled)
     scale = multiplier[-1] if len(multiplier) else 1.0
-    history = History(np.log((equity - moved) / before) / scale, np.bincount(day, minlength=len(sessions)).astype(float), {
+    growth = np.log((equity - moved) / before)
+    history = History(growth / scale, np.bincount(day, minlength=len(sessions)).astype(float), {
         "day": day, "regime": trades["regime"], "contracts": trades["contracts"],
         "max_loss": MULTIPLIER * trades.pop("max_loss_per_share"), "equity": before[day], "size_multiplier": multiplier,
         "reason": np.where(says, trades["reason"], ""),
@@ -76,7 +79,7 @@ def watched(tables: Mapping[str, Table], start: np.datetime64, end: np.datetime6
     scanned = _rows(until["scanned"], until["scanned"]["date"] >= start)
     open_marks = np.isin(until["marks"]["position"].astype(str), account.positions["position"].astype(str))
     last = until["marks"]["date"] == (sessions[-1] if len(sessions) else end)
-    return Watched(start, end, sessions, equity, history, trades, fills, scanned,
+    return Watched(start, end, sessions, equity, np.exp(np.cumsum(growth)), history, trades, fills, scanned,
                    np.setdiff1d(sessions, until["scans"]["date"]), _unchanged(sessions, until["marks"], scanned),
                    int(until["marks"]["age"][open_marks & last].max(initial=0)))
 

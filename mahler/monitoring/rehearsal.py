@@ -117,7 +117,7 @@ def run(world: World, folder: Path, account: Table, dates: np.ndarray, first_day
         records.write(folder, {"fills": _fills(world, told, tables["tickets"], costs, rng)})
         tables = records.read_all(folder, *TABLES)
         seen = watched(tables, dates[first_day], dates[day])
-        found.append(checks(seen, promised, Parity(n, n - len(different), tuple(different)), stage))
+        found.append(checks(seen, seen, promised, Parity(n, n - len(different), tuple(different)), stage))
         if worst(found[-1]) is Verdict.STOP:
             break
     return Course(world, tuple(found))
