@@ -17,7 +17,7 @@ from mahler.validation.verdict import BETTER
 
 Row = Mapping[str, Any]          # a row of tracking.runs
 
-MOST_NAMED = 3                   # changed files, studies
+MOST_NAMED = 3                   # changed files, settings, studies
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,21 @@ class Gate:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a validation came to for one config: that it is its `winner`, its `control`, or one of the `others`."""
+    """What a validation came to for one config: that it is its `winner`, its `control`, or one of the `others`.
+
+    `treated` are the settings of its layers that are not those of the control, which has every group's default: a
+    study's control may be a treatment itself, and is then held against nothing.
+    """
 
     row: Row
     judgement: Mapping[str, Any]
     role: str
+    treated: tuple[str, ...]
 
     @property
     def title(self) -> str:
         """Which validation it is."""
         return f"validation {self.row['run_id'][:8]} of {self.row['study']}, {self.row['tags.universe']}"
-
 
     @property
     def name(self) -> str:
@@ -83,8 +87,7 @@ def clean_tree(state: tuple[str, Sequence[str]] | None) -> Gate:
     if state is None:
         return Gate("clean_tree", False, "The code is not a git checkout: which code it is, is not known.")
     commit, changed = state
-    named = ", ".join(changed[:MOST_NAMED]) + (", ..." if len(changed) > MOST_NAMED else "")
-    return Gate("clean_tree", not changed, f"{len(changed)} files differ from commit {commit[:8]}: {named}." if changed
+    return Gate("clean_tree", not changed, f"{len(changed)} files differ from commit {commit[:8]}: {_named(changed)}." if changed
                 else f"The code is that of commit {commit[:8]}.")
 
 
@@ -94,7 +97,9 @@ def validation(judged: Judged | None) -> Gate:
         return Gate("validation", False, "No validation has judged this config; mahler validate does.")
     said = judged.judgement["verdict"]
     if judged.role == "control":
-        return Gate("validation", True, f"It is the control of {judged.title}.")
+        return Gate("validation", not judged.treated, f"It is the control of {judged.title}" + (
+            f", and a treatment all the same, that nothing was held against: {_named(judged.treated)}." if judged.treated
+            else "."))
     if judged.role != "winner":
         return Gate("validation", False, f"In {judged.title} another config was chosen: "
                                          f"{judged.judgement['winners'][0][0]}.")
@@ -114,8 +119,8 @@ def natural_fill(judged: Judged | None) -> Gate:
 
 
 def _criterion(gate: str, name: str, what: str, judged: Judged | None) -> Gate:
-    """One line of the validation's rule. A control was not chosen among others, so there is nothing to deflate."""
-    if judged is None or judged.role not in ("winner", "control"):
+    """One line of the validation's rule. The control was not chosen among others, so there is nothing to deflate."""
+    if judged is None or judged.role not in ("winner", "control") or (judged.role == "control" and judged.treated):
         return Gate(gate, False, f"{what} is not known: no validation has chosen this config.")
     if judged.role == "control":
         return Gate(gate, True, "It is the control, which was not chosen for its result.")
@@ -159,9 +164,12 @@ def holdout(config: str, period: tuple[str, str], held_out: tuple[str, str], tri
     if not others:
         return Gate("holdout", True, f"The holdout, {days}, was looked at by this config and no other.")
     studies = list(dict.fromkeys(trial.study for trial in others))
-    named = ", ".join(studies[:MOST_NAMED]) + (", ..." if len(studies) > MOST_NAMED else "")
     return Gate("holdout", False, f"The holdout, {days}, was looked at by {sum(trial.n for trial in others)} other "
-                                  f"configs ({named}): what is chosen after that is not tested by it.")
+                                  f"configs ({_named(studies)}): what is chosen after that is not tested by it.")
+
+
+def _named(things: Sequence[str]) -> str:
+    return ", ".join(things[:MOST_NAMED]) + (", ..." if len(things) > MOST_NAMED else "")
 
 
 GATES = ("synthetic", "clean_tree", "validation", "deflated_sharpe", "pbo", "natural_fill", "llm", "holdout")
@@ -169,12 +177,13 @@ GATES = ("synthetic", "clean_tree", "validation", "deflated_sharpe", "pbo", "nat
 
 def settle(asked: Sequence[Gate], override: Override) -> dict[str, str]:
     """The gates that do not pass and are overridden, with their sentence. Raises ConfigError where one is not."""
-    refused = [gate for gate in asked if not gate.passed and gate.name not in override.gates]
+    failed = [gate for gate in asked if not gate.passed]
+    refused = [gate for gate in failed if gate.name not in override.gates]
     if refused:
         raise ConfigError("not promoted: " + " ".join(f"[{gate.name}] {gate.words}" for gate in refused)
-                          + f' To go on all the same: override.gate=[{",".join(gate.name for gate in refused)}] '
+                          + f' To go on all the same: override.gate=[{",".join(gate.name for gate in failed)}] '
                             'override.reason="..."')
-    return {gate.name: gate.words for gate in asked if not gate.passed}
+    return {gate.name: gate.words for gate in failed}
 
 
 def provenance(run: Row, judged: Judged | None, asked: Sequence[Gate], override: Override, **facts: str) -> dict[str, str]:

@@ -231,3 +231,11 @@ def test_a_cell_of_a_grid_is_run_before_it_is_promoted(mahler) -> None:
     row, = tracking.runs("cells")
     assert row["name"] == "limits=moderate" and champion()["run_id"] == row["run_id"]
     mahler("promote", "rollback", "version=1")
+
+
+def test_a_treatment_does_not_pass_for_a_control_because_a_study_calls_it_one(mahler) -> None:
+    assert mahler("validate", *PERIOD, "classifier=rule", "universe=spy", "study=named", *QUICK,
+                  "+grid.limits=[moderate,tight]", "+control.limits=tight").status == 0
+    refused = mahler("promote", "study=named", *MADE).line
+    assert "and a treatment all the same, that nothing was held against: limits.max_positions=3" in refused
+    assert "[deflated_sharpe]" in refused and "[natural_fill]" in refused

@@ -24,12 +24,12 @@ HELD_OUT = ("2025-01-01", "2025-12-31")
 WHOLE, BEFORE = ("2007-01-01", "2025-12-31"), ("2007-01-01", "2024-12-31")
 
 
-def judged(role: str = "winner", **changed) -> Judged:
+def judged(role: str = "winner", treated: tuple[str, ...] = (), **changed) -> Judged:
     """A validation whose evidence is the best there is, but for what is changed."""
     found = verdict(replace(GOOD, **changed))
     row = {"run_id": "v" * 32, "study": "grid", "tags.universe": "SPY"}
     return Judged(row, {"verdict": found.verdict, "criteria": [asdict(c) for c in found.criteria],
-                        "winners": [["SPY regime=prod", 0.6]], "control": "SPY control"}, role)
+                        "winners": [["SPY regime=prod", 0.6]], "control": "SPY control"}, role, treated)
 
 
 def trial(config: str, period: tuple[str, str] = WHOLE, n: int = 1) -> Trial:
@@ -78,6 +78,14 @@ def test_each_line_of_the_rule_is_a_gate_of_its_own(gate, worse, said) -> None:
     assert all(other(judged(**worse)).passed for other in others)
 
 
+def test_a_treatment_that_a_study_took_for_its_control_was_held_against_nothing() -> None:
+    named = judged("control", treated=("limits.max_positions=3", "limits.max_heat=0.1"))
+    gate = promotion.validation(named)
+    assert not gate.passed and gate.words.endswith("held against: limits.max_positions=3, limits.max_heat=0.1.")
+    assert not any(one(named).passed for one in (promotion.deflated_sharpe, promotion.overfitting, promotion.natural_fill))
+    assert promotion.validation(judged(treated=("limits.max_positions=3",))).passed        # a winner is a treatment
+
+
 def test_an_llm_layer_is_off_or_adds_value_to_this_very_run() -> None:
     asked = {"run_id": "e" * 32, "study": "prompts", "tags.kind": "evaluation", "tags.arm": "model",
              "tags.judged": RUN["run_id"]}
@@ -115,8 +123,8 @@ def test_a_gate_that_refuses_is_overridden_by_its_name_or_nothing_is_promoted() 
     with pytest.raises(ConfigError, match=r"\[synthetic\] It was made\. \[clean_tree\] Edited\.") as refusal:
         promotion.settle(ASKED, Override([], None))
     assert "override.gate=[synthetic,clean_tree]" in str(refusal.value)
-    with pytest.raises(ConfigError, match=r"not promoted: \[clean_tree\] Edited\. To"):
-        promotion.settle(ASKED, Override("synthetic", "a rehearsal"))
+    with pytest.raises(ConfigError, match=r"not promoted: \[clean_tree\] Edited\. To go .*gate=\[synthetic,clean_tree\] "):
+        promotion.settle(ASKED, Override("synthetic", "a rehearsal"))              # what is typed next overrides both
     assert promotion.settle(ASKED, Override(["clean_tree", "synthetic", "llm"], "a rehearsal")) == {
         "synthetic": "It was made.", "clean_tree": "Edited."}       # llm passed: nothing was overridden
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra import compose
 from omegaconf import OmegaConf
 
 from mahler import (
@@ -25,6 +26,9 @@ from mahler.terminal import say, table
 
 Row = dict[str, Any]
 
+LAYERS = ("entry", "exit", "regime", "limits", "sizing", "breaker")
+"""The groups of a config that are a choice, and not the market, its costs or how it is seen."""
+
 
 def run(config: Promote) -> None:
     """Do the action."""
@@ -38,7 +42,7 @@ def promote(config: Promote) -> None:
     row, judged = _of_study(config) if config.study else (explain.find(explain.typed(config.run)), None)
     ledger = ledgers.read(row["artifacts"])
     told, _ = explain.again(row, ledger)
-    judged = judged or _judged(row, identity(told))
+    judged = judged or _judged(row, told)
     evaluation = None if config.llm_run is None else tracking.get(explain.typed(config.llm_run, "llm_run"))
     state = tracking.git_state(tracking.PACKAGE)
     asked = _ask(config, row, told, judged, evaluation, state)
@@ -70,8 +74,9 @@ def _of_study(config: Promote) -> tuple[Row, Judged]:
     path = validation["artifacts"] / f"{role}.yaml"
     if not path.is_file():
         raise ConfigError(f"study={config.study}: {path} is missing; run mahler validate study={config.study} again")
-    judged = Judged(validation, _judgement(validation), role)
-    told = replace(load(OmegaConf.load(path), Backtest), name=judged.name)
+    told = load(OmegaConf.load(path), Backtest)
+    judged = Judged(validation, _judgement(validation), role, _treated(told))
+    told = replace(told, name=judged.name)
     say(f"{config.study}, {validation['tags.universe']}: {validation['tags.verdict']}; what is promoted is the {role}, "
         f"{judged.name}")
     backtest.run(told)                             # found where it was run before; the cell of a grid never was
@@ -80,17 +85,25 @@ def _of_study(config: Promote) -> tuple[Row, Judged]:
     return row, judged
 
 
-def _judged(run: Row, config: str) -> Judged | None:
+def _judged(run: Row, told: Backtest) -> Judged | None:
     """The newest validation that has something to say of a run: that chose its config, or looked at it."""
+    config, treated = identity(told), _treated(told)
     for row in tracking.finished("validation"):
         if any(row[key] != run[key] for key in ("tags.data_source", "tags.universe")):
             continue
         for role in ("winner", "control"):
             if row.get(f"tags.{role}_config") == config:
-                return Judged(row, _judgement(row), role)
+                return Judged(row, _judgement(row), role, treated)
         if run["run_id"] in row.get("tags.judged", "").split(","):
-            return Judged(row, _judgement(row), "others")
+            return Judged(row, _judgement(row), "others", treated)
     return None
+
+
+def _treated(told: Backtest) -> tuple[str, ...]:
+    """The settings of a config's layers that are not those of the control, every group's default."""
+    control, own = configs.flatten(load(compose("backtest"), Backtest)), configs.flatten(told)
+    return tuple(f"{key}={value}" for key, value in own.items()
+                 if key.partition(".")[0] in LAYERS and value != control.get(key))
 
 
 def _judgement(validation: Row) -> dict[str, Any]:
