@@ -108,6 +108,18 @@ def test_exits_that_come_late_are_told(seen, promised):
         assert verdicts(changed(seen, late=late), promised)["exits"] is verdict
 
 
+def test_an_exit_that_is_late_is_told_although_its_position_is_of_the_stretch_before(source, promised):
+    whole = source.watched(np.arange(300, 360), np.random.default_rng(2))
+    seen = source.watched(np.arange(340, 360), np.random.default_rng(2))
+    seen = replace(seen, start=whole.sessions[40], sessions=whole.sessions[40:], end=whole.end)
+    before = np.flatnonzero(whole.trades["date"] < seen.start)[-2:]
+    late, exit_date = whole.trades["late"].copy(), whole.trades["exit_date"].copy()
+    late[before], exit_date[before] = 3, seen.start
+    for when, verdict in ((exit_date, Verdict.STOP), (whole.trades["exit_date"], Verdict.OK)):      # now; then, and told then
+        found = checks(seen, changed(whole, late=late, exit_date=when), promised, TRUE, PAPER)
+        assert {check.name: check.verdict for check in found}["exits"] is verdict
+
+
 def test_money_is_watched_and_never_stops(source, promised):
     seen = source.watched(STRETCH, np.random.default_rng(2))
     poor = seen.history.trades | {"pnl": np.full(len(seen.trades["pnl"]), -300.0)}

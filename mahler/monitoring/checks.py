@@ -101,7 +101,7 @@ def checks(seen: Watched, whole: Watched, promised: Bands, parity: Parity, stage
 
     `seen` is the stretch that the bands are for, `whole` the stage that it is in, which halts are judged by.
     """
-    found = [data(seen), decisions(parity, stage), _size(seen, promised), size_zero(seen, promised), exits(seen),
+    found = [data(seen), decisions(parity, stage), _size(seen, promised), size_zero(seen, promised), exits(whole, seen.start),
              *_banded_all(seen, promised), fills(seen, promised), credit(seen, promised), wins(seen, promised),
              cusum(seen, promised), *approvals(seen, promised), *halts(whole, stage)]
     return sorted(found, key=lambda check: OFTEN.index(check.often))
@@ -165,14 +165,19 @@ def size_zero(seen: Watched, promised: Bands) -> Check:
                  f"{unexplained} unexplained" if unexplained else "")
 
 
-def exits(seen: Watched) -> Check:
-    """Positions whose exit came, or is still to come, more than GRACE sessions after its rule fired, or before it."""
-    odd = (seen.trades["late"] > GRACE) | seen.trades["early"]
-    due = int((seen.trades["reason"] != "").sum() + ((seen.trades["reason"] == "") & (seen.trades["late"] > 0)).sum())
-    n = int(odd.sum())
+def exits(whole: Watched, since: np.datetime64) -> Check:
+    """Positions whose exit came, or is still to come, more than GRACE sessions after its rule fired, or before it.
+
+    Of all that were open on `since` or later: what was opened in the stretch before is closed in this one.
+    """
+    t = whole.trades
+    still_open, late, early = t["reason"] == "", t["late"], t["early"]
+    now = still_open | (t["exit_date"] >= since)
+    n_late, n_early = int((now & (late > GRACE)).sum()), int((now & early).sum())
+    due, n = int((now & (~still_open | (late > 0))).sum()), int((now & ((late > GRACE) | early)).sum())
     verdict = (Verdict.STOP if n > 1 else Verdict.WATCH if n else Verdict.OK if due else Verdict.TOO_EARLY)
-    note = f"{(seen.trades['late'] > GRACE).sum()} late, {seen.trades['early'].sum()} early" if n else ""
-    return Check("exits", "exits off their levels", "daily", verdict, float(n), np.nan, 0.0, due, _count, note)
+    return Check("exits", "exits off their levels", "daily", verdict, float(n), np.nan, 0.0, due, _count,
+                 f"{n_late} late, {n_early} early" if n else "")
 
 
 # ---- running means in their bands ------------------------------------------------------------------------------------
