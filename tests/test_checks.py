@@ -97,8 +97,8 @@ def test_half_the_size_is_told(seen, promised):
 def test_an_unexplained_size_zero_is_a_stop(seen, promised):
     scanned = seen.scanned | {"reason": np.where(np.arange(40) == 7, "size_zero", seen.scanned["reason"])}
     assert verdicts(replace(seen, scanned=scanned), promised)["size_zero"] is Verdict.STOP
-    explained = scanned | {"risk_fraction": np.full(40, 0.001)}
-    assert verdicts(replace(seen, scanned=explained), promised)["size_zero"] is Verdict.OK
+    explained = scanned | {"risk_fraction": np.full(40, 0.001), "reason": np.full(40, "size_zero", object)}
+    assert verdicts(replace(seen, scanned=explained), promised)["size_zero"] is Verdict.OK     # a bear market's months
 
 
 def test_exits_that_come_late_are_told(seen, promised):

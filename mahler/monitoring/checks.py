@@ -151,18 +151,20 @@ def _size(seen: Watched, promised: Bands) -> Check:
 
 
 def size_zero(seen: Watched, promised: Bands) -> Check:
-    """Candidates that came to no contract although one fits, by their own risk fraction and equity."""
+    """Candidates that came to no contract although one fits, by their own risk fraction and equity.
+
+    One that none fits is explained by them. Its share is the regime's, and comes and goes with it for months: it is
+    shown, and not held against the backtest's.
+    """
     zero = seen.scanned["reason"] == "size_zero"
     n, share = len(zero), float(zero.mean()) if len(zero) else np.nan
     at = np.clip(np.searchsorted(seen.sessions, seen.scanned["date"]), 0, max(len(seen.sessions) - 1, 0))
     fits = (seen.scanned["risk_fraction"] * seen.equity[at] > 1.1 * MULTIPLIER * seen.scanned["max_loss"]
             if n else np.zeros(0, bool))
     unexplained = int((zero & fits).sum())
-    most = promised.size_zero + 0.05
-    verdict = (Verdict.TOO_EARLY if not n else Verdict.STOP if unexplained
-               else Verdict.WATCH if share > most else Verdict.OK)
-    return Check("size_zero", "candidates of no size", "daily", verdict, share, np.nan, most, n, percent,
-                 f"{unexplained} unexplained" if unexplained else "")
+    verdict = Verdict.TOO_EARLY if not n else Verdict.STOP if unexplained else Verdict.OK
+    return Check("size_zero", "unexplained candidates of no size", "daily", verdict, float(unexplained), np.nan, 0.0, n,
+                 _count, f"of no size are {percent(share)}, in the backtest {percent(promised.size_zero)}" if n else "")
 
 
 def exits(whole: Watched, since: np.datetime64) -> Check:
