@@ -18,10 +18,12 @@ from mahler.validation.verdict import BETTER
 
 Row = Mapping[str, Any]          # a row of tracking.runs
 
-LAYERS = {"regime": ("Regime multipliers", "mahler backtest experiment=regime_grid && mahler validate study=regime_grid"),
-          "limits": ("Portfolio limits", "mahler backtest experiment=limits_grid && mahler validate study=limits_grid"),
-          "exit": ("Exits", "mahler validate experiment=walk_forward"),
-          "llm": ("LLM veto", "mahler evaluate")}
+LAYERS = {
+    "regime": ("Regime multipliers", "mahler backtest experiment=regime_grid && mahler validate study=regime_grid"),
+    "limits": ("Portfolio limits", "mahler validate study=limits 'grid.limits=[moderate,tight,loose,wide_open,single_only]'"),
+    "exit": ("Exits", "mahler validate study=exits 'grid.exit.profit_target=[0.5,0.65,0.8]' 'grid.exit.stop_loss=[1.25,2.0,3.0]'"),
+    "llm": ("LLM veto", "mahler evaluate experiment=prompt_grid llm=grok")}
+"""The name of each layer, and what tests it and nothing else: of several varied together none is tested."""
 KEPT = "no evidence: control kept"
 
 
@@ -100,7 +102,7 @@ def _table(findings: Sequence[Finding]) -> Rows:
         mine = [f for f in findings if f.layers == (layer,)]
         body += [(name, f.config, f.evidence, _where(f)) for f in mine]
         if not mine:
-            body.append((name, "control", f"not tested: {command}", ""))
+            body.append((name, "control", f"not tested alone: {command}", ""))
     others = [f for f in findings if len(f.layers) > 1 or f.layers[0] not in LAYERS]
     body += [(" and ".join(LAYERS.get(layer, (layer,))[0] for layer in f.layers), f.config, f.evidence, _where(f))
              for f in others]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from mahler import cli, evaluated, system, tracking
 from mahler.document import Rows
+from mahler.home import conf_dir
 from mahler.llm.verdict import Verdict
 
 LIMITS = {"run_id": "a" * 32, "study": "limits_grid", "started": "2026-11-22T10:00:00", "tags.kind": "validation",
@@ -54,13 +58,23 @@ def test_what_is_better_is_named_and_what_is_worse_is_not() -> None:
 def test_a_layer_that_nobody_tested_says_so_with_the_command() -> None:
     found = lines(system.of_validation(LIMITS, JUDGEMENT))
     assert list(found) == ["Regime multipliers", "Portfolio limits", "Exits", "LLM veto"]
-    assert found["Regime multipliers"][1].startswith("not tested: mahler backtest experiment=regime_grid")
-    assert found["LLM veto"][1] == "not tested: mahler evaluate"
+    assert found["Regime multipliers"][1].startswith("not tested alone: mahler backtest experiment=regime_grid")
+    assert found["LLM veto"][1].startswith("not tested alone: mahler evaluate experiment=prompt_grid")
+
+
+@pytest.mark.parametrize("layer", ["regime", "limits", "exit"])
+def test_what_is_said_to_test_a_layer_varies_it_and_nothing_else(layer) -> None:
+    command = system.LAYERS[layer][1]
+    varied = {part.split(".")[1].partition("=")[0] for part in shlex.split(command) if part.startswith("grid.")}
+    for study in re.findall(r"backtest experiment=(\w+)", command):
+        swept = yaml.safe_load((conf_dir() / "experiment" / f"{study}.yaml").read_text())["hydra"]["sweeper"]["params"]
+        varied |= {key.partition(".")[0] for key in swept} - {"universe"}            # a universe is judged by itself
+    assert varied == {layer}
 
 
 def test_layers_that_were_varied_together_have_a_line_of_their_own() -> None:
     found = lines(system.of_validation(JOINT, JUDGEMENT))
-    assert "Exits and Portfolio limits and Regime multipliers" in found and "not tested" in found["Exits"][1]
+    assert "Exits and Portfolio limits and Regime multipliers" in found and "not tested alone" in found["Exits"][1]
 
 
 def test_a_veto_that_does_not_add_value_is_off() -> None:
