@@ -176,6 +176,8 @@ def test_production_json_is_flat_and_has_every_value_under_a_name_of_its_own() -
     ({"limits_max_heat": 20.0}, "limits_max_heat: 20.0 is greater than the maximum of 1"),
     ({"max_heat": 0.2}, "'max_heat' does not match any"), ({"llm": "maybe"}, "llm: 'maybe' is not one of"),
     ({"fill_travel": {"by": "hand"}}, "fill_travel: {'by': 'hand'} is not of type"),
+    ({"llm": "on"}, "llm_model: None is not of type 'string'"),
+    ({"llm_threshold": 0.5}, "llm_threshold: 0.5 is not of type 'null'"),
 ])
 def test_a_production_json_that_is_not_its_schemas_is_refused_by_the_key(changed, said) -> None:
     with pytest.raises(ConfigError, match=said):

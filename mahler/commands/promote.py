@@ -56,6 +56,9 @@ def promote(config: Promote) -> None:
     promised = bands.bands(ledger, fill=told.fill, rule=config.bands, rng=np.random.default_rng(config.bands.seed))
     _install(row, told, provenance, _layer(evaluation), bands.plain(promised))
     _warn_of_losses(row)
+    if evaluation:
+        say(f"Its LLM layer is for a live system that reads {production.JSON}: mahler scan asks no model, and refuses to "
+            "scan without its vetoes.")
 
 
 def _of_study(config: Promote) -> tuple[Row, Judged]:
