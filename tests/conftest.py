@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 START, END = date(2017, 9, 1), date(2020, 6, 30)        # quiet years, a February, a December and a March
+
+
+PROGRAM = str(Path(sys.executable).with_name("mahler"))
+
+
+def shell(folder: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """The command as a user starts it, at home in `folder`: five seconds of imports before it does anything."""
+    return subprocess.run([PROGRAM, *arguments], env=os.environ | {"MAHLER_HOME": str(folder)}, capture_output=True,
+                          text=True, cwd=cwd)
+
+
+def mahler(folder: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """The same in this process: its status and what it said, as `shell` returns them."""
+    from mahler import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("MAHLER_HOME", str(folder))
+        patch.setattr(sys, "argv", sys.argv)
+        return subprocess.CompletedProcess([PROGRAM, *arguments], cli.main(arguments), out.getvalue(), err.getvalue())
 
 
 def default_config(*overrides: str):

@@ -18,8 +18,7 @@ from mahler.data import quality, store
 from mahler.data.calendar import sessions
 from mahler.data.quality import Quality, State, Verdict
 from mahler.schema import ConfigError
-from tests.conftest import PERIOD, default_config
-from tests.test_pipeline import mahler
+from tests.conftest import PERIOD, default_config, mahler
 from tests.test_quality import report, silent, sound_chain, weeks, write
 
 SVG = "{http://www.w3.org/2000/svg}"

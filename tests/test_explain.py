@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +20,7 @@ from mahler.config import Explain
 from mahler.ledger import TABLES, Deferred, Ledger
 from mahler.schema import FUNNEL, STAGES, ConfigError, Rejection
 from mahler.simulate import Breaker
-from tests.conftest import PERIOD, default_config
+from tests.conftest import PERIOD, default_config, mahler
 from tests.ledgers import hand_ledger, table
 from tests.markets import Market, Run, random_market, run_market
 
@@ -194,16 +191,12 @@ def test_an_unknown_and_an_ambiguous_id_are_refused(said):
 
 
 def test_from_the_command_line_the_answer_is_the_first_line_and_bad_input_is_one(at_home, row, ledger):
-    def mahler(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([Path(sys.executable).with_name("mahler"), "explain", *arguments], text=True,
-                              capture_output=True, env=os.environ | {"MAHLER_HOME": str(at_home)})
-
     day = ledger.rejections["date"][-1]
-    done = mahler(f"run={row['run_id']}", f"date={day}")
+    done = mahler(at_home, "explain", f"run={row['run_id']}", f"date={day}")
     assert done.returncode == 0, done.stderr
     check_day(done.stdout.splitlines(), ledger, day)
     assert "SYNTHETIC market" in done.stdout
-    refused = mahler("run=1234567e89", "date=2018-03-02")       # eight digits of an id that look like a number
+    refused = mahler(at_home, "explain", "run=1234567e89", "date=2018-03-02")       # eight digits of an id that look like a number
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "'1234567e89'" in refused.stderr
 
 

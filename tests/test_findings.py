@@ -11,8 +11,7 @@ import yaml
 
 from mahler import backtesting, findings, home, ledger as ledgers, tracking
 from mahler.schema import TRADE
-from tests.conftest import PERIOD, default_config
-from tests.test_pipeline import mahler
+from tests.conftest import PERIOD, default_config, mahler
 
 
 class _Ledger:

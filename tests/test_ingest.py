@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mahler.data.calendar import stretches
-from tests.test_pipeline import mahler
 from tests.test_yahoo import both, write
+from tests.conftest import mahler
 
 
 def commands(output: str) -> list[list[str]]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +17,8 @@ from mahler.panel import build
 from mahler.paths import trace
 from mahler.schema import CANDIDATE, CHAIN, ConfigError
 from mahler.screen import screen
-from tests.conftest import PERIOD, default_config
+from tests.conftest import PERIOD, default_config, mahler, shell
 from tests.test_orats import write_zip
-
-MAHLER = str(Path(sys.executable).with_name("mahler"))
-
-
-def mahler(folder: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run([MAHLER, *arguments], env=os.environ | {"MAHLER_HOME": str(folder)}, capture_output=True,
-                          text=True, cwd=cwd)
 
 
 def run(*overrides: str):
@@ -42,7 +32,7 @@ def run(*overrides: str):
 def test_a_backtest_is_a_run_with_params_metrics_tags_and_artifacts_and_is_found_again(at_home, tmp_path) -> None:
     arguments = ["backtest", *PERIOD, "universe=spy", "classifier=rule", "regime=prod", "study=pipeline",
                  "export_trades=trades.json"]
-    first = mahler(at_home, *arguments, cwd=tmp_path)
+    first = shell(at_home, *arguments, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "Traceback" not in first.stderr
     row, = tracking.runs("pipeline")

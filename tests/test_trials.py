@@ -10,8 +10,7 @@ from mahler import tracking, trials
 from mahler.commands import backtest as command
 from mahler.schema import ConfigError
 from mahler.trials import Trial
-from tests.conftest import PERIOD, default_config
-from tests.test_pipeline import mahler
+from tests.conftest import PERIOD, default_config, mahler
 
 
 def test_a_signature_counts_once_and_a_search_counts_all_its_cells(tmp_path) -> None:

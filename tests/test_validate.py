@@ -15,8 +15,7 @@ from mahler.config import Validate, load
 from mahler.grid import Axis, Grid
 from mahler.home import conf_dir
 from mahler.schema import ConfigError
-from tests.conftest import PERIOD
-from tests.test_pipeline import mahler
+from tests.conftest import PERIOD, mahler
 
 
 def composed(verb: str, overrides: list[str]) -> DictConfig:
