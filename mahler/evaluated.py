@@ -67,10 +67,16 @@ def read(study: str) -> Together:
                            level=settings["level"])
     found = tuple(Evaluated(row, one, _tables(row["artifacts"]), judgement)
                   for (row, one), judgement in zip(ordered, judged.judgements, strict=True))
-    recalls = tuple((row, store.read_table(row["artifacts"] / "quarters.parquet"))
-                    for row in tracking.runs(study, kind="recall") if (row["artifacts"] / "quarters.parquet").is_file())
     return Together(found, records, judged, settings["level"], sum(text["trades.json"] != trades for text in texts),
-                    recalls)
+                    _recalls(study))
+
+
+def _recalls(study: str) -> tuple[tuple[Mapping[str, Any], Table], ...]:
+    """The newest recall probe of each model and prompt that kept its quarters."""
+    rows = sorted(tracking.runs(study, kind="recall"), key=lambda row: row["started"])
+    newest = {(row["tags.model"], row["tags.prompt"]): row for row in rows
+              if (row["artifacts"] / "quarters.parquet").is_file()}
+    return tuple((row, store.read_table(row["artifacts"] / "quarters.parquet")) for _, row in sorted(newest.items()))
 
 
 def _place(one: Answers) -> int:

@@ -19,11 +19,11 @@ from mahler.evaluated import Evaluated, Together
 from mahler.figures import STRESS_LABELS, SYNTHETIC
 from mahler.llm import memory, power
 from mahler.llm.layer import MEASURES
+from mahler.llm.memory import UPPER_BOUND
 from mahler.llm.study import DATE_ONLY
 from mahler.llm.verdict import RULE
 from mahler.report import DASH, Study, value
 
-UPPER_BOUND = "contaminated: upper bound"
 SIZES = (150, 300, 600, 1500)
 MOST_CELLS = 12                  # of the thresholds that are listed
 MEASURE_LABELS = {"cagr": "CAGR, %", "sharpe": "Sharpe", "max_drawdown": "max drawdown, %", "profit_factor": "profit factor"}
@@ -125,7 +125,7 @@ def _power(together: Together, names: Mapping[int, str]) -> list[Block]:
     rejection = np.mean([1.0 - one.row["approval_rate"] for one in (together.found[k] for k in _models(together))
                          if "approval_rate" in one.row] or [0.3])
     rejection = float(np.clip(rejection, 0.05, 0.95))
-    seen = power.before(together.records, rejection=rejection)
+    seen = power.before(together.records, rejection=rejection, tests=1)
     body = tuple((f"{n:,}", value(100 * p.gap, ".1f"), value(p.power, ".2f")) for n in (*SIZES, seen.n) for p in
                  [power.of(n, seen.win_rate, rejection, seen.inflation)])
     return [Heading(2, "What could be seen at all"), Words(
@@ -208,7 +208,7 @@ def _filter(together: Together, names: Mapping[int, str]) -> list[Block]:
         _table(together, names, ("approved, %", "won of kept, %", "won of rejected, %", f"gap, points ({level})",
                                  "p", "p iid (optimistic)", "variance / iid"), wins),
         _table(together, names, (f"mean P&L gap, dollars a contract ({level})", "p", f"AUROC ({level}, iid)",
-                                 f"of the worst 5 %, rejected, % ({level})", "losers' dollars saved",
+                                 f"of the worst 5 %, rejected, % ({level}, iid)", "losers' dollars saved",
                                  "winners' dollars lost"), money), *_pictures(together, names, "distributions.svg")]
 
 
@@ -320,13 +320,13 @@ def _changed(row: Mapping[str, Any], name: str) -> str:
 
 def _memory(together: Together, names: Mapping[int, str]) -> list[Block]:
     if not any(one.answers.remembers for one in together.found):
-        return []
+        return [Heading(2, "Memory"), *_recalls(together)] if together.recalls else []
     m, probe = together.study.memory, together.study.probe
     found: list[Block] = [Heading(2, "Memory"), Words(
         "A model may have read how these trades went on. Before its cutoff and three months more every number is an "
         "upper "
-        "bound, and promotes nothing. The same trades were put to it without ticker, dates and price level (blind) and "
-        "with moved ones (shifted): what it loses there hung on the label.")]
+        "bound, and promotes nothing. What it loses without ticker, dates and price level (blind), or with moved ones "
+        "(shifted), hung on the label.")]
     found.append(Rows(("", "clean trades", "gap on them, points", "trades it may remember", f"gap on them, points "
                                                                                             f"({UPPER_BOUND})"), tuple(
         (names[k], f"{j.clean:,}", value(100 * j.evidence.gap, "+.1f"), f"{j.remembered:,}", value(100 * j.gap_before, "+.1f"))
@@ -346,7 +346,7 @@ def _memory(together: Together, names: Mapping[int, str]) -> list[Block]:
         body = tuple((f"{probe['model'][k]} {probe['prompt'][k]}", "{} ({} to {})".format(*(
             value(probe[name][k], ".3f") for name in ("auroc", "auroc_low", "auroc_high"))), _p(probe["p_value"][k]))
             for k in range(len(probe["model"])))
-        found += [Words(PROBE), Rows(("", "AUROC of the date alone (95 %, iid)", "p, circular shifts"), body)]
+        found += [Words(PROBE), Rows(("", f"AUROC of the date alone ({together.level:.0%}, iid)", "p, circular shifts"), body)]
     else:
         found.append(Words("The date-only probe was not asked."))
     return [*found, *_recalls(together), *_pictures(together, names, "quarters.svg")]
@@ -356,24 +356,28 @@ def _recalls(together: Together) -> list[Block]:
     """The probes that asked whether a price is the real one: who does not remember is right half of the time."""
     if not together.recalls:
         return [Words("The recall probe (was this the price on that day?) was not asked.")]
-    body = tuple((row["name"], _of(row, "recall", ".1f", 100), _between(row, "auroc", ".3f")) for row, _ in together.recalls)
+    body = tuple((_asker(row), _of(row, "recall", ".1f", 100), _between(row, "auroc", ".3f")) for row, _ in together.recalls)
     cutoffs = [memory.after(cutoff) for cutoff in _cutoffs(together).values() if cutoff is not None]
-    tables = {row["name"]: {"quarters": quarters} for row, quarters in together.recalls}
+    tables = {_asker(row): {"quarters": quarters} for row, quarters in together.recalls}
     svg = draw.side_by_side(tables, dict.fromkeys(tables, max(cutoffs, default=None))).get("quarters.svg")
     picture = [Picture("recall.svg", svg, "What it knew of past prices, by quarter, beyond a coin.")] if svg else []
     return [Words("The recall probe: was this the price on that day? Half of the claims are false."),
-            Rows(("", "claims judged rightly, % (a coin: 50)", "AUROC (95 %, iid)"), body), *picture]
+            Rows(("", "claims judged rightly, % (a coin: 50)", f"AUROC ({together.level:.0%}, iid)"), body), *picture]
+
+
+def _asker(row: Mapping[str, Any]) -> str:
+    return f"{row['tags.model']} {row['tags.prompt']}"
 
 
 def _costs(together: Together, names: Mapping[int, str]) -> list[Block]:
     def cells(one: Evaluated) -> tuple[str, ...]:
         row = one.row
         each = row.get("cost", 0.0) / row["decided"] if row.get("decided") else np.nan
-        return (_of(row, "cost", ",.2f"), value(each, ".4f"), _of(row, "input_tokens", ",.0f"),
+        return (_of(row, "cost", ",.2f"), _of(row, "layer.cost", ",.2f"), value(each, ".4f"), _of(row, "input_tokens", ",.0f"),
                 _of(row, "output_tokens", ",.0f"), _of(row, "flip_rate", ".1f", 100), _of(row, "clean.net", "+,.0f"))
 
     return [Heading(2, "Costs"), _table(together, names, (
-        "dollars", "dollars a decision", "tokens in", "tokens out", "flips between samples, %",
+        "dollars", "with the trades that vetoes made room for", "dollars a decision", "tokens in", "tokens out", "flips between samples, %",
         "clean rejections saved, less the replies, dollars"), cells)]
 
 
@@ -392,7 +396,8 @@ def _pictures(together: Together, names: Mapping[int, str], file: str) -> list[B
 def _unseen(study: Study, together: Together) -> list[Block]:
     seen = [together.found[k].judgement.evidence.power for k in _models(together)]
     known = [100 * p.gap for p in seen if np.isfinite(p.gap)]
-    items = [f"Gaps of win rate below {min(known):.1f} to {max(known):.1f} points, by prompt and context, after "
+    least, most = (f"{end(known, default=0.0):.1f}" for end in (min, max))
+    items = [f"Gaps of win rate below {least if least == most else f'{least} to {most}'} points, by prompt and context, after "
              f"correction."
              if known else "Any gap at all: no prompt has clean trades with a kept and a rejected side.",
              "A skill that shows only in the size of rare losses: five per cent of the trades are too few to rank, "
@@ -414,16 +419,24 @@ def _reproduce(study: Study, together: Together) -> list[Block]:
     body = tuple((one.row["name"], one.row["run_id"], one.row["started"], one.row.get("tags.git_commit", DASH)[:12]
                   + (", uncommitted changes" if one.row.get("tags.git_dirty") == "true" else ""))
                  for one in together.found)
-    return [Heading(2, "How to reproduce"), Code((*_commands(together), f"mahler report study={study.name}")),
+    recalls = [f"mahler evaluate {' '.join(f'{k}={v}' for k, v in _typed(row).items())}" for row, _ in together.recalls]
+    return [Heading(2, "How to reproduce"), Code((*_commands(together), *recalls, f"mahler report study={study.name}")),
             Words("With llm.cache_only=true and the cache of replies no model is called and no key is needed."),
             Rows(("run", "id", "started, UTC", "git commit"), body, words=frozenset({1, 2, 3})),
             Words(f"Written by code version {study.code}.")]
 
 
+def _typed(row: Mapping[str, Any]) -> dict[str, str]:
+    """The overrides of a run by their keys; `last` is by now another run, and is said by its id."""
+    words = re.split(r"\s+(?=[+~]*[\w./@]+=)", row.get("tags.overrides", "").strip())
+    typed = dict(text.split("=", 1) for text in words if "=" in text)
+    judged = {} if row["tags.data_source"] == "file" or "tags.judged" not in row else {"run": row["tags.judged"][:8]}
+    return typed | judged
+
+
 def _commands(together: Together) -> list[str]:
     """What was typed; one line where the evaluations are a product of options."""
-    typed = [dict(text.split("=", 1) for text in re.split(r"\s+(?=[+~]*[\w./@]+=)", one.row.get("tags.overrides", "").strip())
-                  if "=" in text) for one in together.found]
+    typed = [_typed(one.row) for one in together.found]
     values = {key: list(dict.fromkeys(one.get(key) for one in typed)) for one in typed for key in one}
     if any(None in options for options in values.values()) or np.prod([len(v) for v in values.values()]) != len(typed):
         return list(dict.fromkeys(" ".join(["mahler evaluate", *(f"{k}={v}" for k, v in one.items())]) for one in typed))

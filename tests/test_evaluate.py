@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mahler import cli, home, tracking
-from mahler.commands.evaluate import _clean
+from mahler.commands.evaluate import _clean, _seen
 from mahler.data import store
 from mahler.llm.context import contexts
 from mahler.schema import DECISION
@@ -123,15 +123,28 @@ def test_a_dry_run_shows_the_first_question_and_asks_nothing(book, server, capsy
     assert evaluate(*of(server, "no_skill", "llm.dry_run=true", "study=dry")) == 0
     said = capsys.readouterr().out
     assert "none can promote it" in said                    # llm=local states no cutoff
-    assert "replies (0 are there), about $0.00" in said and '"p_profit"' in said and "Proposed trade" in said
+    assert "replies (0 are there), about $0.00 at 200 tokens a reply" in said and '"p_profit"' in said and "Proposed trade" in said
     assert len(server.asked) == before and not tracking.runs("dry", kind="evaluation")
 
 
 def test_only_trades_after_the_cutoff_are_announced_as_able_to_promote():
     rows = records(300, skill=0.5)                          # a day each, from 2019-01-02
     assert "100 of them were entered after 2019-07-20, and only" in _clean(rows, date(2019, 4, 20))
-    assert "points in win rates is seen" in _clean(rows, date(2019, 4, 20))
-    assert _clean(rows, date(2024, 1, 31)).startswith("0 of them") and "seen" not in _clean(rows, date(2024, 1, 31))
+    assert "shared by the 29 tests of one evaluation" in _clean(rows, date(2019, 4, 20))
+    assert _clean(rows, date(2024, 1, 31)).startswith("0 of them") and "sees" not in _clean(rows, date(2024, 1, 31))
+
+
+def test_power_is_said_in_words_where_every_trade_ended_alike():
+    said = _seen([row | {"outcome": "profit", "pnl": 25.0} for row in records(60, skill=0.0)])
+    assert said.startswith("none; every trade") and "nan" not in said
+
+
+def test_a_model_whose_every_reply_failed_can_remember_as_well_as_before(some, server):
+    asked = of(server, "500", some, "study=silent", "llm.attempts=1", "llm.max_failed=1000", "llm.knowledge_cutoff=null")
+    assert evaluate(*asked) == 0
+    row = newest("silent")
+    said = json.loads((row["artifacts"] / "answers.json").read_text(encoding="utf-8"))
+    assert row["failed"] == 150 and row["tags.model"] == said["model"] == "openai/500" and said["remembers"] is True
 
 
 def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(some, server):
@@ -145,11 +158,10 @@ def test_what_a_model_does_not_answer_is_counted_and_takes_the_stated_default(so
 
 
 def test_an_evaluation_is_replayed_from_its_replies_without_a_server(some, server):
-    assert evaluate(*of(server, "no_skill", some, "study=replay")) == 0
+    asked = of(server, "no_skill", some, "study=replay")
+    assert evaluate(*asked) == 0
     before, first = len(server.asked), newest("replay")
-    gone = of(server, "no_skill", some, "study=replay", "llm.cache_only=true", "force=true")
-    gone[3] = "llm.api_base=http://127.0.0.1:9/v1"
-    assert evaluate(*gone) == 0
+    assert evaluate(*asked, "llm.cache_only=true", "force=true") == 0
     second = newest("replay")
     assert len(server.asked) == before and second["calls"] == 0 and second["auroc"] == first["auroc"]
     one, two = (store.read_table(row["artifacts"] / "decisions.parquet") for row in (first, second))
@@ -157,7 +169,7 @@ def test_an_evaluation_is_replayed_from_its_replies_without_a_server(some, serve
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_every_call_is_a_trace_where_that_is_asked_for_and_the_key_is_nowhere(book, trades, server, monkeypatch):
+def test_every_call_is_a_trace_where_that_is_asked_for_and_the_key_is_nowhere(book, trades, server, monkeypatch, capfd):
     monkeypatch.setenv("LOCAL_KEY", KEY)
     (book / "few.json").write_text(json.dumps(trades[:15]), encoding="utf-8")
     few = f"trades={book / 'few.json'}"
@@ -167,22 +179,32 @@ def test_every_call_is_a_trace_where_that_is_asked_for_and_the_key_is_nowhere(bo
     with sqlite3.connect(home.mlruns_dir() / "mlflow.db") as db:
         assert db.execute("SELECT count(*) FROM trace_info").fetchone() == (15,) and row["judged"] == 15
     assert evaluate(*of(server, "401", few, "study=traced", "llm.key=LOCAL_KEY")) == 2
-    files = [path for folder in ("mlruns", "data/llm") for path in (book / folder).rglob("*") if path.is_file()]
+    assert cli.main(["report", "study=traced"]) == 0 and (book / "experiments" / "traced" / "README.md").is_file()
+    said = capfd.readouterr()
+    assert KEY not in said.out + said.err
+    files = [path for folder in ("mlruns", "data/llm", "experiments") for path in (book / folder).rglob("*") if path.is_file()]
+    assert any(path.name == "report.html" for path in files)
     assert len(files) > 10 and not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_the_recall_probe_is_of_prices_and_a_coin_knows_half_of_them(some, server, capsys):
+def test_the_recall_probe_is_of_prices_and_a_coin_knows_half_of_them(book, some, server, capsys):
     assert evaluate(*of(server, "no_skill", some, "study=memory", "prompt=recall", "context=recall")) == 0
     assert "claims judged rightly (a coin: 50 %)" in capsys.readouterr().out
     row = newest("memory", kind="recall")
     assert 0.35 < row["recall"] < 0.65 and 0.35 < row["auroc"] < 0.65
     assert (row["artifacts"] / "quarters.parquet").is_file()
+    assert cli.main(["report", "study=memory"]) == 2 and "recall probes and no evaluation" in capsys.readouterr().err
+    assert evaluate(some, "study=memory") == 0 and cli.main(["report", "study=memory"]) == 0
+    readme = (book / "experiments" / "memory" / "README.md").read_text(encoding="utf-8")
+    assert f"| openai/no_skill recall | {100 * row['recall']:.1f} |" in readme and "recall.svg" in readme
+    assert "prompt=recall context=recall" in readme.partition("## How to reproduce")[2]
 
 
-def test_a_model_that_has_read_the_future_is_called_contaminated(some, server):
+def test_a_model_that_has_read_the_future_is_called_contaminated(some, server, capsys):
     asked = of(server, "memory", some, "study=reader", f"llm.knowledge_cutoff='{CUTOFF}'")
     assert evaluate(*asked) == 0
     assert newest("reader")["tags.verdict"].upper() == "CONTAMINATED"
+    assert "contaminated: upper bound: it may have read about 150 of these" in capsys.readouterr().out
     assert evaluate(*asked, "context=date_only") == 0
     assert newest("reader")["auroc"] > 0.9
     assert evaluate(*asked, "context=blind") == 0

@@ -109,9 +109,17 @@ def test_overlap_costs_trades():
     records, won = market(rng, 2000)
     assert power.inflation(won.astype(float), LIFE - 1) == approx(1.75, abs=0.25)
     assert power.inflation((rng.random(2000) < 0.8).astype(float), LIFE - 1) == approx(1.0, abs=0.05)
-    seen = power.before(records, rejection=0.3)
+    seen = power.before(records, rejection=0.3, tests=1)
     assert seen.gap > power.detectable_gap(2000, won.mean(), 0.3, 1.0)
     assert np.isnan(power.of(2000, 0.8, 0.0, 1.0).gap)
+
+
+def test_many_tests_share_the_level_and_each_of_them_sees_less():
+    records, _ = market(np.random.default_rng(5), 2000)
+    one, all_of_them = (power.before(records, rejection=0.25, tests=n) for n in (1, thresholds.TESTS))
+    assert thresholds.TESTS == 1 + len(thresholds.cells(decisions(np.linspace(0, 1, 100))))
+    assert all_of_them.gap / one.gap == approx((ndtri(1 - 0.05 / 29) + ndtri(0.8)) / (ndtri(0.95) + ndtri(0.8)))
+    assert all_of_them.power < one.power
 
 
 # ---- the probability -------------------------------------------------------------------------------------------------
@@ -157,9 +165,19 @@ def test_a_date_tells_whoever_does_not_remember_nothing():
     for _ in range(60):
         records, won = market(rng, 300)
         trades, _ = judged_trades.in_order(records)
-        found += memory.area(trades, overlapping(rng, 300), np.ones(300, bool)).p_value < 0.05
+        found += memory.area(trades, overlapping(rng, 300), np.ones(300, bool), 0.95).p_value < 0.05
     assert found <= at_most(0.05, 60)
-    assert memory.area(trades, score(rng, won, 0.8), np.ones(300, bool)).p_value < 0.01
+    assert memory.area(trades, score(rng, won, 0.8), np.ones(300, bool), 0.95).p_value < 0.01
+
+
+def test_an_interval_is_of_the_level_that_was_asked_for():
+    rng = np.random.default_rng(24)
+    records, won = market(rng, 400)
+    trades, (found,) = judged_trades.in_order(records, decisions(score(rng, won, 0.6)))
+    narrow, wide = (filters.measure(trades, found, rng=rng, replications=20, level=level) for level in (0.5, 0.99))
+    ratio = ndtri(0.995) / ndtri(0.75)
+    assert wide.area.high - wide.area.low == approx(ratio * (narrow.area.high - narrow.area.low))
+    assert wide.worst_rejected[1] < narrow.worst_rejected[1] < narrow.worst_rejected[2] < wide.worst_rejected[2]
 
 
 # ---- what is counted -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from mahler import backtesting, config as configs, evaluation_figures, home, led
 from mahler.commands.explain import again, find, typed
 from mahler.config import Evaluate
 from mahler.ledger import Ledger
-from mahler.llm import asking, evaluation, loop, memory, power, records as judged_records, trades
+from mahler.llm import asking, evaluation, loop, memory, power, records as judged_records, thresholds, trades
 from mahler.llm.client import Answer, Client, DryRun
 from mahler.llm.context import claim
 from mahler.llm.evaluation import Evaluation
@@ -30,8 +30,8 @@ from mahler.simulate import simulate
 from mahler.terminal import progress, say
 
 NOT_THE_RESULT = ("study", "name", "force", "run", "trades")
-HOW_IT_IS_ASKED = ("api_base", "key", "concurrency", "requests_per_minute", "attempts", "timeout", "backoff", "max_wait",
-                   "max_failed", "max_cost", "cache_only", "dry_run", "trace")
+HOW_IT_IS_ASKED = ("key", "concurrency", "requests_per_minute", "attempts", "timeout", "backoff", "max_wait", "max_failed",
+                   "max_cost", "cache_only", "dry_run", "trace")
 ASKING = ("model", "permuted")   # arms whose decisions are a model's
 GUESSED_REJECTION = 0.25         # share of the trades, for the power before anything is asked
 
@@ -148,12 +148,20 @@ def _announce(config: Evaluate, subject: Subject, name: str) -> None:
     say(f"  power, if one in four is rejected: {_seen(subject.records)}")
     if _choices()["arm"] in ASKING:
         say(f"  {_clean(subject.records, config.llm.knowledge_cutoff)}")
+        if config.in_loop and subject.row and config.context.asks == "outcome":
+            say("  what it vetoes makes room in the book for other trades, which are asked about too: calls and dollars below "
+                "are of the first round")
 
 
 def _seen(records: Sequence[dict[str, Any]]) -> str:
-    found = power.before(records, rejection=GUESSED_REJECTION)
-    return (f"a difference of {100 * found.gap:.1f} points in win rates is seen 80 times in 100, an AUROC of {power.AUROC} "
-            f"{100 * found.power:.0f} times")
+    """What one test shows, and what is left of it when the level is shared by all that the verdict looks at."""
+    one, every = (power.before(records, rejection=GUESSED_REJECTION, tests=n) for n in (1, thresholds.TESTS))
+    if not one.gap > 0:
+        return "none; every trade that a rule closed ended alike, so no decision can be told from another"
+    return (f"one test sees a difference of {100 * one.gap:.1f} points in win rates 80 times in 100, and an AUROC of "
+            f"{power.AUROC} {100 * one.power:.0f} times; shared by the {thresholds.TESTS} tests of one evaluation it is "
+            f"{100 * every.gap:.1f} points, and {100 * every.power:.0f} times; more points where decisions come in longer "
+            "runs than outcomes do")
 
 
 def _clean(records: Sequence[dict[str, Any]], cutoff: date | None) -> str:
@@ -163,7 +171,7 @@ def _clean(records: Sequence[dict[str, Any]], cutoff: date | None) -> str:
     last = memory.after(np.datetime64(cutoff))
     clean = [record for record in records if np.datetime64(record["date"]) > last]
     begin = f"{len(clean):,} of them were entered after {last}, and only these can promote the model"
-    return f"{begin}: on them {_seen(clean)}" if power.before(clean, rejection=GUESSED_REJECTION).gap > 0 else begin
+    return f"{begin}: {_seen(clean)}" if clean else begin
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
@@ -181,7 +189,7 @@ def _measure(config: Evaluate, subject: Subject) -> Measured:
             return config.arm(records, subject.records, ask, rng)
 
         if config.context.asks == "price":
-            found = _recalled(subject, decide(subject.records))
+            found = _recalled(subject, decide(subject.records), config.level)
         else:
             against = None if _choices()["arm"] == "baseline" else config.against(subject.records, subject.records, ask, rng)
             found = _evaluated(config, subject, decide, against, rng)
@@ -201,7 +209,7 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
         decisions = {name: column[:len(subject.records)] for name, column in ended.decisions.items()}
         rounds = {"loop.rounds": float(ended.rounds), "loop.vetoes": float(ended.vetoes),
                   "loop.judged": float(len(ended.rows))}
-    of_model = bool((decisions["model"] != "").any())
+    of_model = bool(((decisions["model"] != "") | (decisions["status"] != "decision")).any())   # only a model fails
     choices, cutoff = _choices(), config.llm.knowledge_cutoff
     answers = Answers(choices["arm"], config.llm.model if of_model else "", choices["prompt"] if of_model else "",
                       choices["context"] if of_model else "", decisions, cutoff and np.datetime64(cutoff), of_model)
@@ -228,12 +236,12 @@ def _in_loop(subject: Subject, decide: Decide) -> tuple[loop.Loop, Judged]:
     return ended, Judged(book, ended.rows, ended.decisions)
 
 
-def _recalled(subject: Subject, decisions: Table) -> Measured:
+def _recalled(subject: Subject, decisions: Table, level: float) -> Measured:
     """Of a probe that asks whether a price is the real one: by quarter, how often a model knew."""
     true = np.array([claim(record)[1] for record in subject.records])
     of_claims = replace(trades.of(subject.records), won=true.astype(np.float64))
     told = decisions["status"] == "decision"
-    area = memory.area(of_claims, decisions["p_profit"], told)
+    area = memory.area(of_claims, decisions["p_profit"], told, level)
     right = float((decisions["approve"][told] == true[told]).mean()) if told.any() else np.nan
     words = [f"recall: {right:.1%} of {told.sum():,} claims judged rightly (a coin: 50 %), AUROC {area.auroc:.2f} "
              f"({area.low:.2f} to {area.high:.2f})"]
@@ -254,11 +262,15 @@ def _words(found: Evaluation, rounds: Mapping[str, float]) -> list[str]:
              f"approved {value('approval_rate', '.1%')}; win rate {value('win_rate.kept', '.1%')} of the approved, "
              f"{value('win_rate.rejected', '.1%')} of the rejected; AUROC {value('auroc', '.3f')} "
              f"({value('auroc.low', '.3f')} to {value('auroc.high', '.3f')})"]
+    if m["contaminated.trades"]:
+        lines.append(f"{memory.UPPER_BOUND}: it may have read about {m['contaminated.trades']:,.0f} of these, and none of "
+                     "them counts for it")
     if rounds:
         lines.append(f"in the book: {rounds['loop.vetoes']:.0f} vetoes among {rounds['loop.judged']:.0f} judged, in "
                      f"{rounds['loop.rounds']:.0f} rounds; Sharpe {value('layer.sharpe', '.2f')} "
                      f"({value('layer.sharpe.change', '+.2f')}), better than {value('layer.sharpe.rank', '.0%')} of "
-                     "coins that veto as often")
+                     "coins that veto as often"
+                     + (f"; ${m['layer.cost']:,.2f} for all that were judged" if m["layer.cost"] else ""))
     return [*lines, f"VERDICT: {found.verdict.upper()}", *(f"  {reason}" for reason in found.judgement.verdict.reasons)]
 
 

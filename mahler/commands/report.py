@@ -31,6 +31,9 @@ def run(config: Report) -> None:
     if tracking.runs(config.study, kind="evaluation"):
         _evaluations(config)
         return
+    if tracking.runs(config.study, kind="recall"):
+        raise ConfigError(f"study={config.study}: it has recall probes and no evaluation beside which to show them; "
+                          f"mahler evaluate study={config.study} arm=model")
     rows = _incomparable(config.study)
     if rows:
         blocks, _ = document_of(config.study, rows)

@@ -59,12 +59,13 @@ class Estimate:
 
     questions: int
     calls: int                           # without repairs
+    output_tokens: float                 # of a reply, so far or by guess
     dollars: float                       # about
     most: float                          # dollars, where every reply is as long as it may be
 
     def __str__(self) -> str:
         return (f"{self.calls:,} calls for {self.questions:,} replies ({self.questions - self.calls:,} are there), about "
-                f"${self.dollars:,.2f}, at most ${self.most:,.2f}")
+                f"${self.dollars:,.2f} at {self.output_tokens:,.0f} tokens a reply, at most ${self.most:,.2f}")
 
 
 def dialogue(question: list[Message], repairs: bool) -> Generator[list[Message], Reply, Answer]:
@@ -160,7 +161,7 @@ class Client:
         characters = sum(len(message["content"]) for question in questions for message in question)
         expected = self._replies.mean_output_tokens(self.llm.model) or min(EXPECTED_OUTPUT_TOKENS, self.llm.max_tokens)
         read = per_input * characters / CHARACTERS_PER_TOKEN
-        return Estimate(asked, len(questions), read + per_output * expected * len(questions),
+        return Estimate(asked, len(questions), expected, read + per_output * expected * len(questions),
                         read + per_output * self.llm.max_tokens * len(questions))
 
     def _run(self, left: list[tuple[list[Message], int]], progress: Progress) -> list[Answer | None]:

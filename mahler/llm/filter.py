@@ -45,7 +45,7 @@ class Filter:
     wins: Gap                    # of win rates
     pnl: Gap                     # of mean dollars per contract
     area: Area                   # of p_profit, or of the decision where the arm gives none
-    worst_rejected: tuple[float, float, float]     # share of the worst 5 % rejected, Wilson's interval
+    worst_rejected: tuple[float, float, float]     # share of the worst 5 % rejected, Wilson's interval (iid)
     winners_cost: float          # dollars that the rejected winners made
     losers_saved: float          # dollars that the rejected losers lost
 
@@ -65,8 +65,8 @@ def measure(trades: Trades, decisions: Table, *, rng: np.random.Generator, repli
         (_mean(t.pnl[kept]), _mean(t.pnl[rejected])),
         gap(t, kept, t.won, rng=rng, replications=replications, level=level),
         gap(t, kept, t.pnl, rng=rng, replications=replications, level=level),
-        memory.area(t, score, np.ones(len(kept), bool)),
-        (caught / len(worst) if len(worst) else np.nan, *wilson(caught, len(worst))),
+        memory.area(t, score, np.ones(len(kept), bool), level),
+        (caught / len(worst) if len(worst) else np.nan, *wilson(caught, len(worst), level)),
         float(dollars[dollars > 0].sum()), float(-dollars[dollars < 0].sum()))
 
 
@@ -88,6 +88,8 @@ def gap(trades: Trades, kept: np.ndarray, values: np.ndarray, *, rng: np.random.
 
 def block_length(trades: Trades, kept: np.ndarray, values: np.ndarray) -> float:
     """Mean block, trades: the optimal one for what each adds to the gap, and no less than they overlap on average."""
+    if not len(kept):
+        return 1.0
     means = np.where(kept, _mean(values[kept]), _mean(values[~kept]))
     row = weights(kept, np.ones(len(kept), bool))
     together = np.searchsorted(trades.entry, trades.exit, side="right") - 1 - np.arange(len(kept))

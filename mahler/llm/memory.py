@@ -10,12 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from mahler.llm.shifts import family
 from mahler.llm.trades import Trades
 from mahler.schema import Table
 from mahler.validation.bootstrap import Interval, percentile_interval, resamples
 from mahler.validation.scores import DeLong, delong, mcnemar_exact
+
+UPPER_BOUND = "contaminated: upper bound"
+"""What stands beside every number of trades that a model may remember."""
 
 GRACE = np.timedelta64(3, "M")
 """After the stated cutoff, because vendors' dates conflict and training goes on after them."""
@@ -52,13 +56,14 @@ class Area:
     p_value: float
 
 
-def area(trades: Trades, score: np.ndarray, among: np.ndarray, z: float = 1.959963984540054) -> Area:
+def area(trades: Trades, score: np.ndarray, among: np.ndarray, level: float) -> Area:
     """How well a score (n,) of profit orders the outcomes; NaN with fewer than two of either, or nothing to order."""
     keep = among & ~np.isnan(score)
     won, score = trades.won[keep], score[keep]
     if min(won.sum(), (1.0 - won).sum()) < 2:
         return Area(np.nan, np.nan, np.nan, np.nan)
     found: DeLong = delong(won, score, np.zeros(len(won)))
+    z = float(ndtri(0.5 + level / 2.0))
     ranks = np.argsort(np.argsort(score, kind="stable"), kind="stable").astype(float)
     _, tied = np.unique(score, return_inverse=True)
     ranks = (np.bincount(tied, ranks) / np.bincount(tied))[tied]

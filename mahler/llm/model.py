@@ -64,7 +64,11 @@ class Llm:
             raise ConfigError(f"llm.api_base is https where a key is sent (http only to this machine), got {self.api_base!r}")
 
     def request(self, messages: list[dict[str, str]], schema: str, sample: int) -> dict[str, Any]:
-        """All that a reply depends on; `schema` is JSON, and `sample` moves the seed."""
-        return {"model": self.model, "messages": messages, "schema": schema if self.json_schema else None,
+        """All that a reply depends on; `schema` is JSON, and `sample` moves the seed.
+
+        A server of one's own is part of it: what stands behind a name there, only its owner knows.
+        """
+        return {"model": self.model, "server": None if self.api_base is None else self.api_base.rstrip("/"),
+                "messages": messages, "schema": schema if self.json_schema else None,
                 "temperature": self.temperature, "seed": None if self.seed is None else self.seed + sample,
                 "max_tokens": self.max_tokens, "route": self.route, "sample": sample}

@@ -33,15 +33,16 @@ class Power:
     power: float
 
 
-def before(records: Sequence[Mapping[str, Any]], *, rejection: float) -> Power:
+def before(records: Sequence[Mapping[str, Any]], *, rejection: float, tests: int) -> Power:
     """The power of a filter that rejects a share `rejection` of these trades, before it is asked.
 
-    The decisions are taken to come in runs as long as the outcomes do.
+    The decisions are taken to come in runs as long as the outcomes do, and the level of one test to be shared by
+    `tests` of them (Bonferroni): tests of much the same filter share less, and have more power.
     """
     trades, _ = judged.in_order(records)
     trades = trades[trades.closed]
     return of(len(trades.won), float(trades.won.mean()) if len(trades.won) else np.nan, rejection,
-              inflation(trades.won, trades.overlap))
+              inflation(trades.won, trades.overlap), float(ndtri(1.0 - SIZE / tests)))
 
 
 def of(n: int, win_rate: float, rejection: float, inflation: float, critical: float = ndtri(1.0 - SIZE)) -> Power:

@@ -43,7 +43,7 @@ SELECT = f"SELECT {', '.join(COLUMNS)} FROM replies WHERE key = ?"
 
 
 def key(request: Mapping[str, Any]) -> str:
-    """64 hex digits of a request: model, messages, schema, temperature, seed, most tokens, route, sample."""
+    """64 hex digits of a request: model, server, messages, schema, temperature, seed, most tokens, route, sample."""
     return hashlib.sha256(_written(request).encode("utf-8")).hexdigest()
 
 

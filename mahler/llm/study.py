@@ -84,8 +84,8 @@ def judge(records: Sequence[Mapping[str, Any]], answers: Sequence[Answers], *, b
     ordered = [Answers(**{**one.__dict__, "decisions": table}) for one, table in zip(answers, tables)]
     free = tables[-1] if baseline is not None else None
     sides = [_side(trades, ordered, one) for one in ordered]
-    return Study(tuple(_judgement(trades, ordered, side, free) for side in sides), _cells(sides),
-                 _memory(trades, ordered, rng=rng, replications=replications, level=level), _probe(trades, ordered))
+    return Study(tuple(_judgement(trades, ordered, side, free, level) for side in sides), _cells(sides),
+                 _memory(trades, ordered, rng=rng, replications=replications, level=level), _probe(trades, ordered, level))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _family(trades: Trades, rivals: Sequence[Answers], among: np.ndarray) -> Fam
     return family(np.array(rows), trades.won[among], trades[among].overlap)
 
 
-def _judgement(trades: Trades, every: Sequence[Answers], side: _Side, baseline: Table | None) -> Judgement:
+def _judgement(trades: Trades, every: Sequence[Answers], side: _Side, baseline: Table | None, level: float) -> Judgement:
     mine, clean = side.answers, side.clean & side.mask
     approve, won = mine.decisions["approve"][clean], trades.won[clean]
     rejection = float((~approve).mean()) if len(approve) else np.nan
@@ -130,7 +130,7 @@ def _judgement(trades: Trades, every: Sequence[Answers], side: _Side, baseline: 
     evidence = Evidence(
         gap, float(after.corrected[0]), float(after.harm[0] if after.shifts else before.harm[0]),
         float(before.corrected[0]), _drop(before, after), _net(trades, mine, side.clean), *layer, beyond, ahead,
-        _retained(trades, every, mine, side.clean, gap), _date_only(trades, every, mine), seen)
+        _retained(trades, every, mine, side.clean, gap), _date_only(trades, every, mine, level), seen)
     return Judgement(mine, verdict(evidence), evidence, len(won), int((side.mask & ~side.clean).sum()),
                      float(after.holm[0]), float(before.gap[0]))
 
@@ -145,7 +145,7 @@ def _net(trades: Trades, mine: Answers, clean: np.ndarray) -> float:
     if not clean.any():
         return np.nan
     rejected = clean & ~mine.decisions["approve"]
-    return float(-trades.dollars[rejected].sum() - mine.decisions["cost"][clean].sum())
+    return float(0.0 - trades.dollars[rejected].sum() - mine.decisions["cost"][clean].sum())     # not -0.00 dollars
 
 
 def _against(trades: Trades, mine: Answers, among: np.ndarray, baseline: Table | None
@@ -184,12 +184,12 @@ def _retained(trades: Trades, every: Sequence[Answers], mine: Answers, clean: np
     return float(row @ trades.won) / gap
 
 
-def _date_only(trades: Trades, every: Sequence[Answers], mine: Answers) -> float | None:
+def _date_only(trades: Trades, every: Sequence[Answers], mine: Answers, level: float) -> float | None:
     """The p-value of the model's date-only probe; None where it was not asked."""
     probes = [one for one in every if one.context == DATE_ONLY and (one.arm, one.model) == (mine.arm, mine.model)]
     if not probes:
         return None
-    return memory.area(trades, probes[0].decisions["p_profit"], decided(trades, probes[0].decisions)).p_value
+    return memory.area(trades, probes[0].decisions["p_profit"], decided(trades, probes[0].decisions), level).p_value
 
 
 def _cells(sides: Sequence[_Side]) -> Table:
@@ -229,11 +229,11 @@ def _memory(trades: Trades, every: Sequence[Answers], *, rng: np.random.Generato
             enumerate(zip(heads, zip(*rows) if rows else [()] * len(heads)))}
 
 
-def _probe(trades: Trades, every: Sequence[Answers]) -> Table:
+def _probe(trades: Trades, every: Sequence[Answers], level: float) -> Table:
     """The AUROC of each probe that saw nothing but the date; it must be 0.5."""
     rows = []
     for one in (one for one in every if one.context == DATE_ONLY):
-        found = memory.area(trades, one.decisions["p_profit"], decided(trades, one.decisions))
+        found = memory.area(trades, one.decisions["p_profit"], decided(trades, one.decisions), level)
         rows.append((one.model, one.prompt, found.auroc, found.low, found.high, found.p_value))
     heads = ("model", "prompt", "auroc", "auroc_low", "auroc_high", "p_value")
     return {head: np.array(column, object if k < 2 else float) for k, (head, column) in

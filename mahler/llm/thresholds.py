@@ -17,6 +17,8 @@ from mahler.schema import Table
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 AND, PLAIN = "approve and value >= t", "value >= t"
 VALUES = ("confidence", "p_profit")
+TESTS = 1 + len(VALUES) * len((AND, PLAIN)) * len(THRESHOLDS)
+"""Of one arm that gives both values: its own decision, and every cell."""
 EVERYTHING = "take everything"
 FEWEST_CLOSED = 30
 """Closed trades below which a fold has nothing to choose by, and takes everything."""
