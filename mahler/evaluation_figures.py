@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mahler.report_figures import Axes, Figure
 
 COLUMNS = 3                      # panels in a row
+TICKS = {1: 8, 2: 5, 3: 4}       # dates that have room below a panel, by panels in a row
 CURVES = {("approve and value >= t", "p_profit"): (PALETTE[0], "-"), ("value >= t", "p_profit"): (PALETTE[0], ":"),
           ("approve and value >= t", "confidence"): (PALETTE[1], "-"), ("value >= t", "confidence"): (PALETTE[1], ":")}
 
@@ -113,7 +114,7 @@ def _equity(axes: Axes, table: Table) -> None:
     axes.plot(dates, table["everything"] / 1e3, color=INK, linewidth=1.4, label="everything")
     axes.plot(dates, table["filtered"] / 1e3, color=PALETTE[1], linewidth=1.4, label="with the veto, replies paid")
     axes.set_ylabel("equity, thousand dollars")
-    dated(axes, dates)
+    dated(axes, dates, TICKS[axes.get_gridspec().ncols])
 
 
 def _quarters(axes: Axes, found: tuple[Table, np.datetime64 | None]) -> None:
@@ -124,5 +125,5 @@ def _quarters(axes: Axes, found: tuple[Table, np.datetime64 | None]) -> None:
     axes.axhline(0.0, color=INK, linewidth=0.8)
     if cutoff is not None:
         axes.axvline(cutoff, color=INK, linestyle="--", label="earlier trades may be remembered")
-    axes.set(ylabel="Brier skill in the quarter", ylim=(max(-1.0, np.nanmin(np.append(skill, -0.1))), 1.0))
-    dated(axes, dates)
+    axes.set(ylabel="Brier skill in the quarter, cut at -1", ylim=(max(-1.0, np.nanmin(np.append(skill, -0.1))), 1.0))
+    dated(axes, dates, TICKS[axes.get_gridspec().ncols])

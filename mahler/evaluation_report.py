@@ -358,7 +358,7 @@ def _recalls(together: Together) -> list[Block]:
         return [Words("The recall probe (was this the price on that day?) was not asked.")]
     body = tuple((_asker(row), _of(row, "recall", ".1f", 100), _between(row, "auroc", ".3f")) for row, _ in together.recalls)
     cutoffs = [memory.after(cutoff) for cutoff in _cutoffs(together).values() if cutoff is not None]
-    tables = {_asker(row): {"quarters": quarters} for row, quarters in together.recalls}
+    tables = {f"{_asker(row)}{_made(row)}": {"quarters": quarters} for row, quarters in together.recalls}
     svg = draw.side_by_side(tables, dict.fromkeys(tables, max(cutoffs, default=None))).get("quarters.svg")
     picture = [Picture("recall.svg", svg, "What it knew of past prices, by quarter, beyond a coin.")] if svg else []
     return [Words("The recall probe: was this the price on that day? Half of the claims are false."),
@@ -381,13 +381,19 @@ def _costs(together: Together, names: Mapping[int, str]) -> list[Block]:
         "clean rejections saved, less the replies, dollars"), cells)]
 
 
+def _made(row: Mapping[str, Any]) -> str:
+    """What stands in every picture of a market that was made."""
+    return f": {SYNTHETIC}" if row["tags.market"] == "synthetic" else ""
+
+
 def _pictures(together: Together, names: Mapping[int, str], file: str) -> list[Block]:
     """One figure of the models' evaluations, where there are numbers for it."""
     shown = [place for place in _models(together)
              if together.found[place].answers.context != DATE_ONLY or file == "quarters.svg"]
-    cutoffs = {names[k]: None if not a.remembers or a.cutoff is None else memory.after(a.cutoff)
+    titles = {k: f"{names[k]}{_made(together.found[k].row)}" for k in shown}
+    cutoffs = {titles[k]: None if not a.remembers or a.cutoff is None else memory.after(a.cutoff)
                for k in shown for a in [together.found[k].answers]}
-    figures = draw.side_by_side({names[k]: together.found[k].tables for k in shown}, cutoffs)
+    figures = draw.side_by_side({titles[k]: together.found[k].tables for k in shown}, cutoffs)
     return [Picture(file, figures[file], CAPTIONS[file])] if file in figures else []
 
 

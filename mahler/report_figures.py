@@ -124,13 +124,13 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.legend(handles, labels, loc="best")
 
 
-def dated(axes: Axes, dates: np.ndarray) -> None:
-    """At most eight ticks, each at the beginning of a month or a year."""
+def dated(axes: Axes, dates: np.ndarray, most: int = 8) -> None:
+    """At most so many ticks, each at the beginning of a month or a year."""
     first, last = dates[0].astype("datetime64[M]"), dates[-1].astype("datetime64[M]")
     for step in (1, 2, 3, 6, 12, 24, 48, 60, 120, 240):
         begin = first.astype(int) + -first.astype(int) % step
         ticks = np.arange(begin, last.astype(int) + 1, step).astype("datetime64[M]")
-        if len(ticks) <= 8:
+        if len(ticks) <= most:
             break
     axes.set_xticks(ticks.astype("datetime64[D]"), [str(tick)[:4 if step >= 12 else 7] for tick in ticks])
 

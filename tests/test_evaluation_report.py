@@ -132,6 +132,21 @@ def test_an_evaluation_has_the_figures_that_it_has_numbers_for():
             ElementTree.fromstring(svg)
 
 
+def test_a_picture_that_is_taken_out_of_the_report_still_says_that_the_market_is_synthetic(written):
+    home, readme, _ = written
+    for file in re.findall(r"^!\[[^\]]*\]\((.*\.svg)\)$", readme, re.M):
+        assert "balanced, full: SYNTHETIC MARKET" in (home / "experiments" / "grid" / file).read_text(encoding="utf-8"), file
+
+
+def test_dates_below_narrow_panels_do_not_run_into_each_other():
+    days = np.arange("2019-01-02", "2021-01-01", dtype="datetime64[D]")
+    curves = {name: days.astype(float) * 0.0 for name in ("everything", "filtered", "low", "median", "high")} | {"date": days}
+    for panels, most in ((1, 8), (3, 4)):
+        svg = evaluation_figures.side_by_side({str(k): {"curves": curves} for k in range(panels)},
+                                              dict.fromkeys(map(str, range(panels))))["equity.svg"]
+        assert 2 <= len(re.findall(r">(?:<!--.*?-->)?20\d\d-\d\d<", svg)) / panels <= most
+
+
 def test_what_was_typed_is_how_it_is_reproduced(written):
     lines = section(written[1], "How to reproduce")
     assert "mahler evaluate study=grid arm=baseline" in lines and "mahler report study=grid" in lines

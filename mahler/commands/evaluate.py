@@ -146,6 +146,8 @@ def _announce(config: Evaluate, subject: Subject, name: str) -> None:
     if _choices()["arm"] == "baseline":
         say("  the offline baseline decides: no model, no key, no network (arm=model asks llm=...)")
     say(f"  power, if one in four is rejected: {_seen(subject.records)}")
+    say(f"  the verdict corrects for the {thresholds.TESTS} tests of each prompt and context: those that agree share less, and "
+        "decisions in longer runs than the outcomes cost more")
     if _choices()["arm"] in ASKING:
         say(f"  {_clean(subject.records, config.llm.knowledge_cutoff)}")
         if config.in_loop and subject.row and config.context.asks == "outcome":
@@ -158,10 +160,13 @@ def _seen(records: Sequence[dict[str, Any]]) -> str:
     one, every = (power.before(records, rejection=GUESSED_REJECTION, tests=n) for n in (1, thresholds.TESTS))
     if not one.gap > 0:
         return "none; every trade that a rule closed ended alike, so no decision can be told from another"
-    return (f"one test sees a difference of {100 * one.gap:.1f} points in win rates 80 times in 100, and an AUROC of "
-            f"{power.AUROC} {100 * one.power:.0f} times; shared by the {thresholds.TESTS} tests of one evaluation it is "
-            f"{100 * every.gap:.1f} points, and {100 * every.power:.0f} times; more points where decisions come in longer "
-            "runs than outcomes do")
+    return (f"one test sees {_points(one.gap)} in win rates 80 times in 100, and an AUROC of {power.AUROC} "
+            f"{100 * one.power:.0f} times; shared by {thresholds.TESTS} tests it is {_points(every.gap)}, and "
+            f"{100 * every.power:.0f} times")
+
+
+def _points(gap: float) -> str:
+    return f"a difference of {100 * gap:.1f} points" if gap < 1.0 else "no difference that there can be"
 
 
 def _clean(records: Sequence[dict[str, Any]], cutoff: date | None) -> str:
