@@ -45,6 +45,17 @@ def asked(server: LlmServer, model: str, folder: Path, questions: int = 1, say=Q
         return client.ask(ask, QUIET), client
 
 
+def test_questions_that_are_alike_are_paid_for_once(server, tmp_path):
+    said = []
+    llm = replace(base().llm, model="openai/no_skill", api_base=server.api_base)
+    question = messages(base().prompt, f"one trade of {tmp_path.name}")
+    with Replies(tmp_path / "replies.sqlite") as replies, Client(llm, replies, said.append, random.Random(1)) as client:
+        answers = client.ask([question] * 3, QUIET)
+        assert client.calls == 1 and len({answer.replies for answer in answers}) == 1
+        client.ask([messages(base().prompt, "another round")], QUIET)
+    assert client.calls == 2 and len(said) == 1 and said[0].startswith("openai/no_skill: 1 call for 3 replies (2 are there)")
+
+
 # ---- what a model may say --------------------------------------------------------------------------------------------
 
 

@@ -58,13 +58,14 @@ class Estimate:
     """What is left to ask."""
 
     questions: int
-    calls: int                           # without repairs
+    calls: int                           # without repairs, one for questions that are alike
     output_tokens: float                 # of a reply, so far or by guess
     dollars: float                       # about
     most: float                          # dollars, where every reply is as long as it may be
 
     def __str__(self) -> str:
-        return (f"{self.calls:,} calls for {self.questions:,} replies ({self.questions - self.calls:,} are there), about "
+        calls, there = f"{self.calls:,} call{'s' * (self.calls != 1)}", self.questions - self.calls
+        return (f"{calls} for {self.questions:,} replies ({there:,} are there), about "
                 f"${self.dollars:,.2f} at {self.output_tokens:,.0f} tokens a reply, at most ${self.most:,.2f}")
 
 
@@ -97,6 +98,7 @@ class Client:
         self._refusal: ConfigError | None = None        # why no more is asked
         self._key = ""
         self._runner: asyncio.Runner | None = None
+        self._under_way: dict[str, asyncio.Future[Reply | None]] = {}      # by key: equal questions share a call
 
     def __enter__(self) -> Self:
         return self
@@ -145,9 +147,10 @@ class Client:
         self._say(f"llm.cache_only=true: {missing:,} of {asked:,} replies are not there; they count as failed")
 
     def _start(self, left: list[tuple[list[Message], int]], asked: int) -> None:
-        """Say what it will cost, and be ready to ask."""
-        estimate = self.estimate([question for question, _ in left], asked)
-        self._say(f"{self.llm.model}: {estimate}")
+        """Say what it will cost, once for all that is asked in rounds, and be ready to ask."""
+        if self._runner is None:
+            different = {key(self.llm.request(question, self._schema, sample)): question for question, sample in left}
+            self._say(f"{self.llm.model}: {self.estimate(list(different.values()), asked)}")
         if self.llm.dry_run:
             raise DryRun("\n\n".join(message["content"] for message in left[0][0]))
         if self._runner is None:
@@ -203,16 +206,26 @@ class Client:
                 return end.value
 
     async def _reply(self, messages: list[Message], sample: int) -> Reply | None:
-        """The reply that is kept, or the one that a call brings; None where no try brought one."""
+        """The reply that is kept, or the one that a call brings, also a call on its way; None where no try brought one."""
         request = self.llm.request(messages, self._schema, sample)
         name = key(request)
         reply = self._replies.get(name)
+        if reply is not None:
+            return reply
+        if name not in self._under_way:
+            self._under_way[name] = asyncio.ensure_future(self._call(name, request))
+        try:
+            return await self._under_way[name]
+        finally:
+            self._under_way.pop(name, None)
+
+    async def _call(self, name: str, request: dict[str, Any]) -> Reply | None:
+        """The reply to a request that nothing else asks for, kept."""
+        reply = await self._tries(request)
         if reply is None:
-            reply = await self._tries(request)
-            if reply is not None:
-                self.spent += reply.cost
-                reply = self._replies.put(name, request, reply)
-        return reply
+            return None
+        self.spent += reply.cost
+        return self._replies.put(name, request, reply)
 
     async def _tries(self, request: dict[str, Any]) -> Reply | None:
         for attempt in range(1, self.llm.attempts + 1):
