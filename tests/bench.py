@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -255,6 +255,7 @@ def model() -> None:
 
     from mahler.llm import asking
     from mahler.llm.client import Client
+    from mahler.llm.prompt import messages
     from mahler.llm.replies import Replies
 
     server = subprocess.Popen([sys.executable, Path(__file__).with_name("llm_server.py"), "0.05"],
@@ -275,8 +276,27 @@ def model() -> None:
             ask(trades[100:])
             record("calls of a model per second, 64 at a time", 3000 / (time.perf_counter() - begin), "1/s")
             record("kept replies per second", len(trades) / timed(lambda: ask(trades), 5), "1/s", 5)
+            questions = iter([messages(config.prompt, f"question {k}") for k in range(1000)])
+            begin = time.perf_counter()
+            client._runner.run(alone(client, questions))
+            record("calls of litellm alone per second, 64 at a time", 1000 / (time.perf_counter() - begin), "1/s")
     finally:
         server.terminate()
+
+
+async def alone(client, questions: Iterator[list]) -> None:
+    """The calls that a client would make, without the client: what litellm itself takes."""
+    import asyncio
+
+    import litellm
+
+    async def work() -> None:
+        for question in questions:
+            await litellm.acompletion(**client._arguments(client.llm.request(question, client._schema, 0)))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(64):
+            group.create_task(work())
 
 
 def shell(arguments: list[str], environment: dict[str, str]) -> float:

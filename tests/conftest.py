@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -48,19 +50,19 @@ def default_config(*overrides: str):
 
 @pytest.fixture(scope="session")
 def synthetic_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MAHLER_HOME whose store has SPY and QQQ from START to END."""
+    """A MAHLER_HOME whose store has SPY and QQQ from START to END; the processes of a test run share its chains."""
     from mahler import home
 
-    before, folder = os.environ.get("MAHLER_HOME"), tmp_path_factory.mktemp("home")
-    os.environ["MAHLER_HOME"] = str(folder)
-    try:
-        config = default_config()
-        config.data(home.store_dir(), lambda *_: None, tickers=["SPY", "QQQ"], start=None, end=date(END.year, 12, 31))
-    finally:
-        if before is None:
-            os.environ.pop("MAHLER_HOME")
-        else:
-            os.environ["MAHLER_HOME"] = before
+    base = tmp_path_factory.getbasetemp()
+    market = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "market"
+    market.mkdir(exist_ok=True)
+    with open(market / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("MAHLER_HOME", str(market))            # what is there already is left alone
+        default_config().data(home.store_dir(), lambda *_: None, tickers=["SPY", "QQQ"], start=None,
+                              end=date(END.year, 12, 31))
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copytree(market / "data" / "chains", folder / "data" / "chains", copy_function=os.link)
     return folder
 
 
