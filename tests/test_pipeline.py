@@ -194,7 +194,7 @@ def test_on_the_null_market_the_mean_trade_is_minus_its_costs(tmp_path, monkeypa
     monkeypatch.setenv("MAHLER_HOME", str(tmp_path))
     gross = []
     for seed in (1, 2, 3):
-        config = default_config("universe=spy", "classifier=rule", "period.start=2013-01-01", "period.end=2016-12-31",
+        config = default_config("universe=spy", "classifier=rule", "period.start=2010-01-01", "period.end=2012-12-31",
                                 "data.variance_premium=0", "data.drift=0", f"data.seed={seed}", "entry.max_delta=0.3",
                                 "entry.min_delta=0.1", "entry.per_day=1", "limits.max_entries_per_day=1", "exit=hold",
                                 "limits=wide_open", "limits.max_positions=40", "sizing=fixed_contracts")
