@@ -381,7 +381,7 @@ class Backtest:
     quality: Thresholds
     study: str                                  # the MLflow experiment
     name: str | None                            # of the run; None says what was overridden
-    initial_equity: float = number("dollars", 0, open_low=True)
+    initial_equity: float = number("dollars", 0, 1e12, open_low=True)      # above it a float has no cents
     risk_free: float = number("a decimal rate a year", -1, 1)
     force: bool = field()                       # run again what was run before
     export_trades: Path | None = field()        # a JSON file of the trades

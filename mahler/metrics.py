@@ -53,10 +53,12 @@ def total_return(equity: np.ndarray, initial_equity: float) -> float:
 def cagr(equity: np.ndarray, initial_equity: float) -> float:
     """Compound annual growth, (E_T / E_0)^(252 / n_days) - 1, a fraction; NaN where E_T is below zero.
 
-    n_days counts the account's sessions: each of them is one return, the first against the initial equity.
+    n_days counts the account's sessions: each of them is one return, the first against the initial equity. Inf where
+    the growth of a few days, compounded for a year, is more than a float holds.
     """
     growth = float(equity[-1]) / initial_equity
-    return growth ** (SESSIONS_PER_YEAR / len(equity)) - 1.0 if growth >= 0 else np.nan
+    with np.errstate(over="ignore"):
+        return float(np.float64(growth) ** (SESSIONS_PER_YEAR / len(equity))) - 1.0 if growth >= 0 else np.nan
 
 
 def annual_volatility(returns: np.ndarray) -> float:

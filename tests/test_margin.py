@@ -5,13 +5,15 @@ Buying power is cash less the open maximum loss. Cash has the credits; marks, in
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mahler.exits import Costs
-from mahler.schema import Side
+from mahler.schema import ConfigError, Side
+from tests.conftest import default_config
 from tests.handmade import AMPLE, FREE, Spread, market, of_spread, sessions, verdicts
 from tests.markets import Run, random_market, run_market
 
@@ -135,3 +137,10 @@ def test_commission_is_part_of_what_a_lot_may_cost() -> None:
     lots = [run_market(market(DAYS, [five_wide()], initial_equity=x, costs=dear, **EVERYTHING)).contracts[0]
             for x in (514.0, 516.0, 1_029.0, 1_031.0)]
     assert lots == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("equity", ["1e300", "0", "-1", "nan"])
+def test_an_account_so_large_that_a_float_has_no_cents_of_it_is_refused_like_one_of_nothing(equity: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"initial_equity is dollars in (0, 1e+12], got {float(equity)}")):
+        default_config(f"initial_equity={equity}")
+    assert default_config("initial_equity=1e12").initial_equity == 1e12

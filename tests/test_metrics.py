@@ -42,6 +42,7 @@ def test_the_first_return_is_against_the_initial_equity():
 def test_cagr_compounds_the_growth_over_the_sessions_of_the_account():
     assert metrics.cagr(np.full(504, 121.0), 100.0) == pytest.approx(0.10)          # 21 % in two years
     assert metrics.cagr(np.full(126, 110.0), 100.0) == pytest.approx(0.21)          # 10 % in half a year
+    assert metrics.cagr(np.array([2000.0]), 100.0) == np.inf                        # 20-fold in a day: 20^252, no float
 
 
 def test_sharpe_and_sortino_by_hand():
