@@ -52,7 +52,7 @@ def blocks(study: str, question: str | None, members: Sequence[Run], shared: Seq
     found: list[Block] = [Heading(1, heading, loud=heading != study)]
     if question:
         found.append(Words(question, strong=True))
-    found += [_what_was_run(rows), Heading(2, "Return and risk"), _performance(members, intervals), *_rounding(rows),
+    found += [_what_was_run(rows), Heading(2, "Return and risk"), _performance(members, intervals), *_warned(rows),
               Picture("accounts.svg", draw.accounts(_curves(members), []), "Equity and drawdown of every run.")]
     for label, one in shared:
         found += joint(label, one)
@@ -114,10 +114,9 @@ def _performance(members: Sequence[Run], intervals: Sequence[dict[str, Interval]
                  "mean heat", "peak heat", "break-even travel"), tuple(body))
 
 
-def _rounding(rows: Sequence[Row]) -> list[Block]:
-    """The warnings of the runs in which whole contracts erased what a study meant to compare."""
-    said = [f"{row['name']}: {row['tags.rounding']}" for row in rows if row.get("tags.rounding")]
-    return [Bullets(tuple(said))] if said else []
+def _warned(rows: Sequence[Row]) -> list[Block]:
+    said = tuple(findings.warnings(rows))
+    return [Bullets(said)] if said else []
 
 
 def limits_at_work(members: Sequence[Run], colour: dict[str, str], prefix: str) -> list[Block]:

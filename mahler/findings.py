@@ -23,6 +23,11 @@ PERFORMANCE = (
     ("heat", "mean_heat", ".1%"), ("peak", "peak_heat", ".1%"), ("b/e travel", "break_even_travel", ".2f"))
 
 
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """What the runs say against themselves, a line each: rounding that erases multipliers, a breaker that stays shut."""
+    return [f"{row['name']}: {row[tag]}" for row in rows for tag in ("tags.rounding", "tags.stopped") if row.get(tag)]
+
+
 def cell(row: Row, key: str, form: str) -> str:
     """A metric as text; a dash where it is undefined."""
     return f"{row[key]:{form}}" if key in row else "-"

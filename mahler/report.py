@@ -281,11 +281,11 @@ def _losing(family: Family) -> list[Block]:
 
 
 def _effective_multipliers(family: Family) -> list[Block]:
-    """What rounding to whole contracts left of the regime multipliers, where they differ between configs."""
+    """What runs warn of, and what rounding left of the regime multipliers, where they differ between configs."""
     regimes = [regime.name.lower() for regime in Regime if regime >= 0]
     body = [(name, *(value(row.get(f"effective_multiplier.{regime}"), ".2f") for regime in regimes))
             for name, (row, _) in family.of_run.items()]
-    said = tuple(f"{name}: {row['tags.rounding']}" for name, (row, _) in family.of_run.items() if "tags.rounding" in row)
+    said = tuple(findings.warnings([{**row, "name": name} for name, (row, _) in family.of_run.items()]))
     warned: list[Block] = [Bullets(said)] if said else []
     if len({cells[1:] for cells in body}) < 2:
         return warned

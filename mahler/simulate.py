@@ -175,6 +175,18 @@ def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: 
     return replace(ledger, funnel=Deferred(partial(funnel_of, funnel, candidates, panel, reasons, first_day)))
 
 
+def stopped_for_good(ledger: Ledger, breaker: Breaker) -> np.datetime64 | None:
+    """The session from which on the drawdown breaker lets in no trade to the end of the run; None where it is not shut.
+
+    With nothing open equity stands still, and with it its distance from the peak: such a breaker never recovers.
+    """
+    equity, positions = ledger.account["equity"], ledger.account["positions"]
+    peak = max(ledger.initial_equity, float(equity.max()))
+    if positions[-1] or (peak - equity[-1]) / peak < _no_limit(breaker.max_drawdown):
+        return None
+    return ledger.account["date"][np.flatnonzero(positions)[-1] + 1]
+
+
 def _settled_early(candidates: Table, exits: Table, panel: Panel, rows: np.ndarray) -> int:
     """Trades that expired on a session that the run does not have, and were settled on the one before."""
     expired = rows[exits["reason"][rows] == Exit.EXPIRY]

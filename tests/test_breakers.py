@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mahler.commands import backtest as command
 from mahler.schema import Rejection
-from mahler.simulate import Breaker
+from mahler.simulate import Breaker, stopped_for_good
 from tests.conftest import default_config
 from tests.handmade import OFF, Spread, market, sessions, verdicts
 from tests.markets import Market, run_market
@@ -234,3 +235,24 @@ def test_a_loss_that_is_taken_counts_like_one_that_is_marked(options) -> None:
     run = run_market(replace(made, breaker=options["production"]))
     assert verdicts(run).tolist() == [YES, DAY, YES]
     assert run.ledger.account["positions"].tolist() == [1, 0, 1, 1]
+
+
+def test_a_drawdown_breaker_with_nothing_open_never_recovers_and_the_run_says_since_when(options) -> None:
+    days = sessions("2019-03-04", 5)                             # settles on Tuesday, 17 in the money: 16 % are lost
+    held = Spread(short=280.0, width=50.0, cost=1.0, offered=[0], expiry=days[1])
+    probes = [Spread(short=200.0 - 2 * d, width=1.0, cost=0.125, offered=[d], expiry=np.datetime64("2019-05-17"))
+              for d in (1, 2, 3, 4)]
+    made = market(days, [held, *probes], close=[300.0, 263.0, 300.0, 300.0, 300.0])
+    shut = run_market(replace(made, breaker=options["production"])).ledger
+    assert shut.account["entries"].tolist() == [1, 0, 0, 0, 0] and shut.account["equity"][-1] == 84_000
+    assert stopped_for_good(shut, options["production"]) == days[1]
+    config = default_config("breaker=production")
+    [words] = command.stopped(config, shut)
+    assert f"from {days[1]} on" in words and "16.0% below its peak for the last 4 of 5 sessions" in words
+
+    assert stopped_for_good(run_market(made).ledger, OFF) is None                          # off: it sells on
+    weekly = replace(OFF, max_week_loss=0.05)                    # a new week comes
+    assert stopped_for_good(run_market(replace(made, breaker=weekly)).ledger, weekly) is None
+    with_one_open = run_market(replace(book(*FALLS_FROM_ITS_PEAK), breaker=options["production"])).ledger
+    assert stopped_for_good(with_one_open, options["production"]) is None                  # its mark may recover
+    assert command.stopped(config, with_one_open) == []

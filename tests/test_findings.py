@@ -89,6 +89,11 @@ def test_an_undefined_metric_is_a_dash_and_a_reason_that_never_occurred_has_no_c
     assert findings.rejections(rows) == [{"run": "a", "candidates": "5", "admitted": "3", "no_cash": "2"}]
 
 
+def test_what_runs_warn_of_is_said_with_their_names() -> None:
+    rows = [{"name": "a", "tags.stopped": "shut"}, {"name": "b"}, {"name": "c", "tags.rounding": "erased"}]
+    assert findings.warnings(rows) == ["a: shut", "c: erased"]
+
+
 def test_a_study_of_several_universes_is_compared_and_reported_from_the_command_line(at_home) -> None:
     done = mahler(at_home, "backtest", "-m", *PERIOD, "classifier=rule", "study=together", "universe=spy,qqq,spy_qqq")
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from mahler.data.quality import Quality, Verdict
 from mahler.data.store import Chains
 from mahler.ledger import Ledger
 from mahler.schema import ConfigError, Regime
+from mahler.simulate import stopped_for_good
 from mahler.sizing import erased
 from mahler.stages import Prepared
 from mahler.terminal import progress, say
@@ -55,11 +56,12 @@ def run(config: Backtest) -> float:
         ledger = backtest(config, prepared)
         ledgers.check(ledger)
         summary = metrics.summary(ledger, risk_free=config.risk_free) | fill_axis(config, prepared)
-        rounded = rounded_away(config, summary)
-        page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic, warnings=rounded)
+        warnings = {"rounding": rounded_away(config, summary), "stopped": stopped(config, ledger)}
+        said = [words for found in warnings.values() for words in found]
+        page = figures.run_page(ledger, summary, name, subtitle(chains, ledger), synthetic=synthetic, warnings=said)
         tracking.tag(active, {f"source.{what}": where for what, where in prepared.panel.sources.items()}
                      | {"quality": quality.worst(judged, config.period.start.year, config.period.end.year)}
-                     | ({"rounding": "; ".join(rounded)} if rounded else {}))
+                     | {kind: "; ".join(found) for kind, found in warnings.items() if found})
         tracking.log(active, metrics=summary, ledger=ledger, config_yaml=configs.to_yaml(config), page=page,
                      files={"quality.html": data_page.page(judged, f"{chains.source} chains", synthetic=synthetic),
                             "quality.json": quality.to_json(judged)})
@@ -70,8 +72,8 @@ def run(config: Backtest) -> float:
         ledgers.write_export(ledger, config.export_trades)
     report(name, summary, ledger, active.artifacts, time.perf_counter() - started)
     warn_of_coverage(config, prepared)
-    for warning in rounded:
-        say(f"  {warning}")
+    for words in said:
+        say(f"  {words}")
     return summary.get("sharpe", np.nan)
 
 
@@ -161,3 +163,15 @@ def rounded_away(config: Backtest, summary: dict[str, float]) -> list[str]:
     return [f"rounding erases the multipliers of {a} ({nominal[a]:g}) and {b} ({nominal[b]:g}): both are "
             f"{effective[a]:.2f} in whole contracts; a larger sizing or initial_equity would tell them apart"
             for a, b in erased(nominal, effective)]
+
+
+def stopped(config: Backtest, ledger: Ledger) -> list[str]:
+    """Where the drawdown breaker ended the strategy, in words: what the run says by the year is of an idle account."""
+    since = stopped_for_good(ledger, config.breaker)
+    if since is None:
+        return []
+    dates, equity = ledger.account["date"], ledger.account["equity"]
+    peak = max(ledger.initial_equity, float(equity.max()))
+    return [f"the drawdown breaker lets in no trade any more from {since} on: nothing is open, and equity stands still "
+            f"{1.0 - equity[-1] / peak:.1%} below its peak for the last {np.count_nonzero(dates >= since)} of "
+            f"{len(dates)} sessions, which all figures by the year count"]

@@ -34,9 +34,8 @@ def run(config: Compare) -> None:
               title="One portfolio, or one for each ticker with equity of its own")
         say("Sessions dropped because another ticker lacks them: "
             + ", ".join(f"{ticker} {n:.0f}" for ticker, n in one.dropped.items()))
-    for row in rows:
-        if row.get("tags.rounding"):
-            say(f"{row['name']}: {row['tags.rounding']}")
+    for words in findings.warnings(rows):
+        say(words)
     say(f"Figures: {logged(config.study, 'comparison', rows, blocks, PAGE)}")
 
 
