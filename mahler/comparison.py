@@ -109,7 +109,7 @@ def _performance(members: Sequence[Run], intervals: Sequence[dict[str, Interval]
                      findings.cell(row, "sortino", ".2f"), cell(found, "max_drawdown", "%"),
                      *(findings.cell(row, key, form) for key, form in (
                          ("max_drawdown_days", ",.0f"), ("trades", ",.0f"), ("win_rate", ".1%"), ("mean_heat", ".1%"),
-                         ("peak_heat", ".1%"), ("break_even_travel", ".3f")))))
+                         ("peak_heat", ".1%"))), findings.break_even(row, ".3f")))
     return Rows(("run", f"CAGR{level}", f"Sharpe{level}", "Sortino", f"max drawdown{level}", "its days", "trades", "win",
                  "mean heat", "peak heat", "break-even travel"), tuple(body))
 
@@ -133,7 +133,7 @@ def limits_at_work(members: Sequence[Run], colour: dict[str, str], prefix: str) 
                  for m, ns, means in zip(members, shares.tolist(), outcomes, strict=True))
     return [
         Picture(f"{prefix}heat.svg", draw.heat(heats), "Open maximum loss over equity, the mean of each month; "
-                "dashed: the most that max_heat allows. A limit that the line never nears did nothing."),
+                "dashed: the most that max_heat allows, if on the axis. A limit that the line never nears did nothing."),
         Picture(f"{prefix}rejections.svg", draw.rejections(names, ["traded", *reasons], shares),
                 "What became of the candidates of each run: the first reason that applied, in the order of admission."),
         Rows(("run", "candidates", *(f"{r}: number / mean of one contract" for r in ("traded", *reasons))), body),

@@ -20,7 +20,7 @@ LEGS = ("date", "ticker", "side", "expiration", "short_strike", "long_strike")
 PERFORMANCE = (
     ("CAGR", "cagr", ".2%"), ("Sharpe", "sharpe", ".2f"), ("Sortino", "sortino", ".2f"), ("max DD", "max_drawdown", ".1%"),
     ("DD days", "max_drawdown_days", ".0f"), ("trades", "trades", ".0f"), ("win", "win_rate", ".1%"),
-    ("heat", "mean_heat", ".1%"), ("peak", "peak_heat", ".1%"), ("b/e travel", "break_even_travel", ".2f"))
+    ("heat", "mean_heat", ".1%"), ("peak", "peak_heat", ".1%"))
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
@@ -33,9 +33,19 @@ def cell(row: Row, key: str, form: str) -> str:
     return f"{row[key]:{form}}" if key in row else "-"
 
 
+def break_even(row: Row, form: str) -> str:
+    """The break-even travel as text; where the P&L crosses zero nowhere from the mid to the natural, on which side."""
+    if "break_even_travel" not in row and row.get("pnl_at_mid", 0.0) < 0.0 and row.get("pnl_at_natural", 0.0) < 0.0:
+        return "< mid"
+    if "break_even_travel" not in row and min(row.get("pnl_at_mid", 0.0), row.get("pnl_at_natural", 0.0)) > 0.0:
+        return "> natural"
+    return cell(row, "break_even_travel", form)
+
+
 def performance(rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line per run: return, risk, trades, heat."""
     return [{"run": name} | {label: cell(row, key, form) for label, key, form in PERFORMANCE}
+            | {"b/e travel": break_even(row, ".2f")}
             for name, row in zip(short_names(rows), rows, strict=True)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
 def _hundredths(path: str) -> str:
     """A path on one line, its coordinates in hundredths of a point: what is committed is to be small."""
     return " ".join(part if part.isalpha() else f"{float(part):.2f}".rstrip("0").rstrip(".") for part in path.split())
+
+
+def _broken(name: str) -> str:
+    """A name on lines of 40 characters: that of a single run has all that was typed, and would leave no room to draw."""
+    return "\n".join(textwrap.wrap(name, 40))
 
 
 def colours(names: Sequence[str], control: str, first: Sequence[str]) -> dict[str, str]:
@@ -243,7 +249,9 @@ def stress(windows: Sequence[str], returns: Mapping[str, np.ndarray], shade: Map
         axes.set_yticks(at, [STRESS_LABELS[window] for window in windows], color=INK)
         axes.set_xlabel("return in the window, %")
         handles, labels = axes.get_legend_handles_labels()
-        named = [(h, label) for h, label in zip(handles, labels, strict=True) if shade.get(label) != OTHERS]
+        named = [(h, _broken(label)) for h, label in zip(handles, labels, strict=True) if shade.get(label) != OTHERS]
+        grey = [h for h, label in zip(handles, labels, strict=True) if shade.get(label) == OTHERS]
+        named += [(grey[0], f"{len(grey)} others")] if grey else []
         figure.legend(*zip(*named, strict=True), loc="outside right upper")
 
     return drawn(11.0, 1.0 + 0.26 * len(windows), draw)
@@ -260,13 +268,15 @@ def heat(runs: Sequence[tuple[str, np.ndarray, np.ndarray, str, float]]) -> str:
         for name, dates, level, colour, most in runs:
             months, at = np.unique(dates.astype("datetime64[M]"), return_index=True)
             monthly = 100.0 * np.add.reduceat(level, at) / np.diff(at, append=len(level))
-            axes.plot(months.astype("datetime64[D]"), monthly, color=colour, label=name)
+            axes.plot(months.astype("datetime64[D]"), monthly, color=colour, label=_broken(name))
             highest = max(highest, float(np.nanmax(monthly)))
         for most, colour in {(most, colour) for _, _, _, colour, most in runs if 100.0 * most <= 1.5 * highest}:
             axes.axhline(100.0 * most, color=colour, linewidth=0.9, linestyle="--")
+        above = sorted({most for *_, most in runs if 100.0 * most > 1.5 * highest})
+        beyond = f"; above the axis: {', '.join(f'{most:.0%}' for most in above)}" if above else ""
         axes.set_ylim(0.0)
         axes.set_ylabel("heat, % of equity")
-        axes.set_title("Open maximum loss over equity, mean of each month; dashed: max_heat")
+        axes.set_title(f"Open maximum loss over equity, mean of each month; dashed: max_heat{beyond}")
         dated(axes, runs[0][1])
         figure.legend(loc="outside right upper")
 
@@ -286,7 +296,7 @@ def rejections(names: Sequence[str], reasons: Sequence[str], counts: np.ndarray)
                 if wide >= 4.0:
                     axes.text(left + wide / 2.0, y, f"{wide:.0f}", ha="center", va="center", fontsize=8, color="white")
             begin = begin + share[:, k]
-        axes.set_yticks(at, names, color=INK)
+        axes.set_yticks(at, [_broken(name) for name in names], color=INK)
         axes.set_xlim(0.0, 100.0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("% of the candidates")

@@ -48,7 +48,8 @@ def runs_of(study: str) -> list[Row]:
     """The newest run of each name. Raises ConfigError where the study has none."""
     every = tracking.runs(study)
     if not every:
-        raise ConfigError(f"study={study}: no finished run; mahler backtest experiment={study}")
+        raise ConfigError(f"study={study}: no finished run; "
+                          f"mahler backtest study={study}, or experiment=... of one in conf")
     rows = findings.newest(every)
     if len(rows) < len(every):
         say(f"{len(every) - len(rows)} older runs of the same names are left out")

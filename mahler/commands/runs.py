@@ -20,7 +20,8 @@ def run(config: Runs) -> None:
     """Print the table. Runs without the metric come last; a metric that is undefined is a dash."""
     rows = tracking.runs(config.study, config.order_by)
     if not rows:
-        raise ConfigError(f"study={config.study}: no finished run; mahler backtest experiment={config.study}")
+        raise ConfigError(f"study={config.study}: no finished run; "
+                          f"mahler backtest study={config.study}, or experiment=... of one in conf")
     if not any(config.order_by in row for row in rows):
         known = sorted(k for k in rows[0] if isinstance(rows[0][k], float))
         raise ConfigError(f"order_by={config.order_by}: no run has that metric; among others there are "

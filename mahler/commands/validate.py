@@ -96,7 +96,8 @@ def _of_runs(config: Validate) -> Iterator[Family]:
     if failed:
         say(f"{failed} failed runs of {config.study} are left out")
     if not rows:
-        raise ConfigError(f"study={config.study}: no finished run; mahler backtest experiment={config.study}")
+        raise ConfigError(f"study={config.study}: no finished run; "
+                          f"mahler backtest study={config.study}, or experiment=... of one in conf")
     newest: dict[tuple, dict] = {}                # of one name, which is what was typed, the last
     for row in sorted(rows, key=lambda row: row["started"]):
         newest[row["name"], row["tags.universe"]] = row
