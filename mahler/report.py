@@ -163,7 +163,7 @@ def _overview(families: Sequence[Family]) -> Rows:
         e, (winner, share) = family.judgement["evidence"], family.judgement["winners"][0]
         body.append((family.universe, family.judgement["verdict"].upper(), _out_of_sample(family),
                      _seen(family), value(e["deflated_sharpe"], ".2f"), f"{e['n_trials']:,.0f}",
-                     f"{value(family.judgement['pbo'], '.2f')} (p {value(e['pbo_p_value'], '.2f')})",
+                     f"{value(family.judgement['pbo_tested'], '.2f')} (p {value(e['pbo_p_value'], '.2f')})",
                      f"{family.short[winner]} ({share:.0%})"))
     return Rows(("universe", "verdict", f"Sharpe less control's, out of sample ({families[0].level:.0%})",
                  "this rule finds", "deflated Sharpe", "of N", "PBO (p of equal configs)", "chosen most often"),
@@ -330,7 +330,7 @@ def _choosing(family: Family) -> list[Block]:
     winners = [family.short[name] for name in folds["winner"]]
     starts = len(np.unique(folds["shift"]))
     heat, worth = j["heat"], j["worth"]
-    out_of_sample = len(family.tables["accounts"]["date"]) / SESSIONS_PER_YEAR
+    out_of_sample, all_tested = len(family.tables["accounts"]["date"]) / SESSIONS_PER_YEAR, j["tested"] == j["configs"]
     rows = [
         ("chosen most often", ", ".join(f"{family.short[name]} {share:.0%}" for name, share in j["winners"][:4])),
         ("difference on each staggered start", ", ".join(
@@ -350,12 +350,14 @@ def _choosing(family: Family) -> list[Block]:
          f"{_long(worth['min_track_record_years'])}; it has {out_of_sample:.1f}"),
         (f"MinBTL: years below which the best of {j['n_trials']:,} worthless configs is expected to show the Sharpe "
          "ratio of the best here", f"{_long(worth['min_backtest_years'])}; there are {worth['years']:.1f}"),
-        ("PBO", f"{value(j['pbo'], '.2f')}; equal configs are as low with p "
+        ("PBO", value(j["pbo"], ".2f") + ("" if all_tested else f"; of the {j['tested']} configs shown, the best of "
+                f"{j['configs']:,}, {value(j['pbo_tested'], '.2f')}") + "; equal configs are as low with p "
                 f"{value(j['evidence']['pbo_p_value'], '.2f')}"),
         ("the chosen lost out of sample", f"in {value(j['probability_of_loss'], '%')} of the splits; slope of out of "
                                           f"sample on in sample {value(j['degradation'], '+.2f')}"),
         ("Hansen's SPA, whole period, any config against the control", f"p {value(j['spa_p_value'], '.2f')}; StepM at "
-         f"5 % names {', '.join(family.short[name] for name in j['superior']) or 'none'}"),
+         f"5 % names {', '.join(family.short[name] for name in j['superior']) or 'none'}" if all_tested else
+         f"not asked of {j['configs']:,} configs; of the best of them it would say nothing, for they were chosen"),
     ]
     return [Heading(3, "Choosing, fold by fold"),
             Picture(_file(family, "folds"), draw.folds(folds["test_first"], folds["shift"], winners, family.shade,
@@ -365,7 +367,7 @@ def _choosing(family: Family) -> list[Block]:
                     f"{family.row['params.step']}; chosen by {family.row['params.objective']}, ties to the control."),
             Rows(("", ""), tuple(rows), words=frozenset({1})),
             Picture(_file(family, "overfitting"), draw.overfitting(
-                family.tables["pbo_logits"]["logit"], j["pbo"], family.tables["pbo_null"]["pbo"],
+                family.tables["pbo_logits"]["logit"], j["pbo_tested"], family.tables["pbo_null"]["pbo"],
                 j["evidence"]["pbo_p_value"]),
                 f"{family.universe}: where the config chosen on one half of the data ranks on the other half, and this "
                 "study's probability of overfitting among those of equally good configs, as correlated as these.")]
@@ -466,7 +468,7 @@ def _unseen(family: Family) -> list[Block]:
         items.append(f"In sample, differences of a single config below {seen.min():.2f} to {seen.max():.2f}, more the "
                      "less a config resembles the control.")
     if len(null):
-        items.append(f"Overfitting, by PBO alone: equal configs as correlated as these {j['configs']} give a PBO from "
+        items.append(f"Overfitting, by PBO alone: equal configs as correlated as these {j['tested']} give a PBO from "
                      f"{np.quantile(null, 0.05):.2f} to {np.quantile(null, 0.95):.2f} in nine of ten draws.")
     items.append("Anything that needs another history: there is one path, and as many crashes as it had.")
     return [Heading(3, "What could not have been seen"), Bullets(tuple(items))]

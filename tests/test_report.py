@@ -113,6 +113,7 @@ def _judgement(names: list[str], judged: list[str]) -> dict:
             "robust": {"difference": 0.11, "low": -0.03, "high": 0.25, "p_value": 0.12}, "control": names[0],
             "configs": len(names), "universe": "QQQ",
             "winners": [[names[1], 0.5], [names[0], 0.5]], "years": {"2019": None}, "efficiency": None, "pbo": 0.5,
+            "tested": len(names), "pbo_tested": 0.5,
             "degradation": None, "probability_of_loss": 0.4, "spa_p_value": 0.3, "superior": [], "heat": None,
             "n_trials": 19, "n_by_study": {"regime_grid": 12, "other": 7}, "judged": judged}
 
@@ -213,6 +214,15 @@ def test_where_no_difference_could_have_been_called_better_the_report_says_any(h
     family.judgement["evidence"]["detectable"], family.judgement["out_of_reach"] = None, True
     text = document.markdown(report.blocks(command._study("regime_grid"), [family], ()))
     assert "Out of sample, any Sharpe difference, by this rule" in text and "| none |" in text
+
+
+def test_where_only_the_best_could_be_tested_together_the_report_says_so(home):
+    assert "| PBO | 0.50; equal configs are as low with p 0.19 |" in words("map") and "| p 0.30; StepM" in words("map")
+    family = command._family(command._validations("map")[0])
+    family.judgement.update({"configs": 5000, "pbo_tested": 0.25, "spa_p_value": None})
+    text = re.sub(r"\s+", " ", document.markdown(report.blocks(command._study("map"), [family], ())))
+    assert "0.50; of the 12 configs shown, the best of 5,000, 0.25; equal configs are as low with p 0.19" in text
+    assert "not asked of 5,000 configs" in text and "StepM at 5 % names" not in text and "| 0.25 (p 0.19) |" in text
 
 
 def test_a_validation_of_older_code_is_to_be_made_again(home):

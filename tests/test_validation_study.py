@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
+from mahler.config import Validate, load
+from mahler.home import conf_dir
 from mahler.schema import ConfigError
-from mahler.validation import sharpe
-from mahler.validation.study import YEAR, _single_test, judge
+from mahler.validation import pbo, sharpe, study, superiority
+from mahler.validation.study import YEAR, Judgement, Method, _single_test, judge
+from mahler.validation.walkforward import Walk
 
 
 def _returns(rng: np.random.Generator, n: int, correlations: list[float]) -> np.ndarray:
@@ -15,6 +21,61 @@ def _returns(rng: np.random.Generator, n: int, correlations: list[float]) -> np.
     control = rng.normal(4e-4, 6e-3, n)
     others = [r * control + np.sqrt(1 - r * r) * rng.normal(4e-4, 6e-3, n) for r in correlations]
     return np.stack([control, *others], axis=1)
+
+
+def _method(*overrides: str) -> Method:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(compose("validate", list(overrides)), Validate).method
+
+
+def _walked(mine: np.ndarray, first: int, last: int) -> Walk:
+    """A walk without trades that made daily returns (n_days,)."""
+    none, flat = np.zeros(0, int), np.zeros(last - first)
+    return Walk(first, 1000.0, 1000.0 * np.cumprod(1.0 + mine[first:last]), flat + 50.0, flat, none, none, np.zeros(0))
+
+
+def _judged(returns: np.ndarray) -> Judgement:
+    """The study of the configs of given returns (n_days, n_configs), the first of which is the control."""
+    days = np.arange(np.datetime64("2015-01-01"), np.datetime64("2019-01-01"))
+    days = days[np.is_busday(days)][:len(returns)]
+    method = _method("method.train=12", "method.test=6", "method.step=6", "method.replications=100", "method.shifts=[0]",
+                     "method.pbo_replications=19", "method.workers=1")
+    n = returns.shape[1]
+
+    def market(trial: int):
+        return partial(_walked, returns[:, trial])
+
+    return judge(lambda: market, lambda scale, natural: market, [str(k) for k in range(n)], 0, days, 0, method,
+                 n_trials=n, shape=(n,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
+
+
+def test_superiority_and_overfitting_are_asked_of_all_configs_and_not_of_those_that_are_shown(monkeypatch) -> None:
+    monkeypatch.setattr(study, "MOST_SHOWN", 4)
+    returns = _returns(np.random.default_rng(2), 750, [0.9] * 9)
+    found = _judged(returns)
+    level = superiority.at_control_volatility(returns, returns[:, 0])
+    asked = superiority.superiority(level, returns[:, 0], rng=np.random.default_rng(0), replications=400)
+    assert len(found.configs["config"]) == 4 and len(found.weighed.tested) == 10
+    assert found.spa_p_value == pytest.approx(asked.p_value, abs=0.15)
+    assert found.weighed.overfitting.pbo == pytest.approx(found.overfitting.pbo) == pbo.overfitting(returns).pbo
+
+
+def test_of_more_configs_than_fit_together_the_best_are_not_asked_whether_any_is_superior(monkeypatch) -> None:
+    monkeypatch.setattr(study, "MOST_SHOWN", 4)
+    monkeypatch.setattr(study, "MOST_TESTED", 9)
+    returns = _returns(np.random.default_rng(2), 750, [0.9] * 9)
+    found = _judged(returns)
+    assert np.isnan(found.spa_p_value) and found.superior == ()
+    assert found.weighed.overfitting.pbo == pbo.overfitting(returns[:, found.weighed.shown]).pbo
+    assert found.overfitting.pbo == pytest.approx(pbo.overfitting(returns).pbo)
+
+
+def test_a_deflation_of_unknown_variance_is_unknown_and_not_passed() -> None:
+    returns = _returns(np.random.default_rng(3), 750, [0.9])
+    returns[:, 0] = 0.0                                        # one Sharpe ratio has no variance
+    found = _judged(returns)
+    assert np.isnan(found.weighed.worth.deflated) and not np.isnan(found.weighed.worth.probabilistic)
+    assert found.verdict.verdict == "no evidence"
 
 
 def test_what_a_single_test_sees_is_of_the_config_that_is_least_like_the_control() -> None:
@@ -32,20 +93,12 @@ def test_what_a_single_test_sees_is_not_zero_because_the_control_was_chosen() ->
 
 
 def test_one_config_is_nothing_to_choose_from() -> None:
-    from mahler.config import Validate, load
-    from mahler.home import conf_dir
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        method = load(compose("validate", []), Validate).method
     with pytest.raises(ConfigError, match="two configs or more"):
-        judge(None, None, ["only"], 0, np.arange("2010-01", "2012-01", dtype="datetime64[D]"), 0, method, n_trials=1,
+        judge(None, None, ["only"], 0, np.arange("2010-01", "2012-01", dtype="datetime64[D]"), 0, _method(), n_trials=1,
               shape=(1,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
 
 
 def test_the_control_is_never_superior_to_itself() -> None:
-    from mahler.validation import superiority
-
     for seed in range(20):
         rng = np.random.default_rng(seed)
         control = rng.standard_t(5, 1500) * 4e-3 + 2e-4

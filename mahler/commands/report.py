@@ -77,6 +77,8 @@ def _incomparable(study: str) -> list[Row]:
     rows = findings.newest(tracking.runs(study))
     universes = Counter(row["tags.universe"] for row in rows)
     return rows if len(universes) > 1 == min(universes.values()) and not tracking.runs(study, kind="validation") else []
+
+
 def _system(config: Report) -> None:
     """The layers' table."""
     findings = [*_validated(), *_evaluated()]
@@ -133,7 +135,7 @@ def _family(row: dict[str, Any]) -> Family:
     if missing:
         raise ConfigError(f"{what}: {folder / missing[0]} is missing; run mahler validate study={row['study']} again")
     judgement = json.loads((folder / "judgement.json").read_text(encoding="utf-8"))
-    if not {"worth", "out_of_reach", "robust"} <= judgement.keys():
+    if not {"worth", "out_of_reach", "robust", "tested"} <= judgement.keys():
         raise ConfigError(f"{what} was made by older code; run mahler validate study={row['study']} again")
     finished = {one["run_id"]: one for one in tracking.runs(row["study"])}
     judged = [finished.get(run_id) or _older(run_id, what, row["study"]) for run_id in judgement["judged"]]

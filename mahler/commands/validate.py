@@ -218,7 +218,7 @@ def _metrics(found: Judgement) -> dict[str, float]:
 def _tables(found: Judgement) -> dict:
     return {"configs": found.configs, "folds": found.folds, "accounts": found.accounts, "spread": found.spread,
             "trials": {"config": np.array(found.names, dtype=object), **found.weighed.walk.search.trials},
-            "pbo_null": {"pbo": found.weighed.null}, "pbo_logits": {"logit": found.overfitting.logits}}
+            "pbo_null": {"pbo": found.weighed.null}, "pbo_logits": {"logit": found.weighed.overfitting.logits}}
 
 
 def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
@@ -230,7 +230,8 @@ def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
              "control": found.names[found.control], "configs": len(found.names), "universe": family.universe,
              "robust": asdict(found.robust) if found.robust else None, "winners": found.winners,
              "years": {str(y): d for y, d in w.years.items()},
-             "efficiency": found.efficiency, "pbo": found.overfitting.pbo,
+             "efficiency": found.efficiency, "pbo": found.overfitting.pbo, "tested": len(w.tested),
+             "pbo_tested": w.overfitting.pbo,
              "degradation": found.overfitting.degradation,
              "probability_of_loss": found.overfitting.probability_of_loss, "spa_p_value": found.spa_p_value,
              "superior": list(found.superior), "heat": asdict(w.heat) if w.heat else None,
@@ -260,14 +261,22 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
         f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
         + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
-    say(f"  PBO {found.overfitting.pbo:.2f} (p of equal configs {e.pbo_p_value:.2f}), SPA p {found.spa_p_value:.2f}, "
-        f"DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
+    say(f"  {_together(found)}, DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
     say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
         f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all "
         f"there are {worth.years:.1f}")
     say(f"  VERDICT: {found.verdict.verdict.upper()}")
     for reason in found.verdict.reasons:
         say(f"    {reason}")
+
+
+def _together(found: Judgement) -> str:
+    """PBO and SPA, and of how many configs they are."""
+    w, p_value = found.weighed, f"p of equal configs {found.weighed.evidence.pbo_p_value:.2f}"
+    if len(w.tested) == len(found.names):
+        return f"PBO {w.overfitting.pbo:.2f} ({p_value}), SPA p {found.spa_p_value:.2f}"
+    return (f"PBO {found.overfitting.pbo:.2f}, of the {len(w.tested)} best alone {w.overfitting.pbo:.2f} ({p_value}), SPA "
+            f"not asked of {len(found.names):,} configs")
 
 
 def _years(years: float) -> str:

@@ -23,6 +23,7 @@ COLUMNS = ("config", "is_control", "trades", "mean_heat", *(f"{name}{end}" for n
            for end in ("", "_low", "_high")), "psr", "min_track_record_years", "difference", "difference_low",
            "difference_high", "detectable", "equal_heat_scale", "equal_heat_cagr", "equal_heat_max_drawdown")
 MOST_SHOWN = 24          # configs that get intervals of their own; of more, the best and the control
+MOST_TESTED = 128        # configs whose daily returns are held together, for SPA and for the null of PBO
 
 
 @dataclass
@@ -72,11 +73,13 @@ class Weighed:
     evidence: Evidence
     worth: Worth
     shown: list[int]                     # the trials that get intervals
-    walks: dict[int, Walk]               # theirs, on the whole span
-    returns: np.ndarray                  # theirs, (n_days, n_shown)
+    tested: list[int]                    # those that SPA and the null of PBO are of: all, or of too many the shown
+    walks: dict[int, Walk]               # of the tested, on the whole span
+    returns: np.ndarray                  # theirs, (n_days, n_tested)
     scored: walkforward.Stitched         # the first start's account out of sample
     years: dict[int, float]              # the difference without each year
-    null: np.ndarray                     # PBO of equal configs, (replications,)
+    overfitting: pbo.Overfitting         # of the tested
+    null: np.ndarray                     # PBO of equal configs, as many as are tested, (replications,)
     heat: robustness.HeatMatch | None    # at which the chosen configs have the control's mean heat
 
 
@@ -95,9 +98,9 @@ class Judgement:
     robust: sharpe.SharpeDifference | None   # the difference out of sample with its HAC error; None: one never moved
     winners: list[tuple[str, float]]     # how often each won a fold
     efficiency: float
-    overfitting: pbo.Overfitting
-    spa_p_value: float
-    superior: tuple[str, ...]            # by StepM, on the whole period
+    overfitting: pbo.Overfitting         # of all trials
+    spa_p_value: float                   # NaN where there are too many trials to test them together
+    superior: tuple[str, ...]            # by StepM, on the whole period; likewise
     n_trials: int
 
 
@@ -108,9 +111,7 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
     rng = np.random.default_rng(method.seed)
     w = weigh(setup, at, len(names), control, dates, first_day, method, rng, n_trials=n_trials, shape=shape,
               ordered=ordered, risk_free=risk_free, progress=progress)
-    of_control = w.returns[:, w.shown.index(control)]
-    whole = superiority.superiority(superiority.at_control_volatility(w.returns, of_control), of_control, rng=rng,
-                                    replications=method.replications)
+    whole = _any_superior(w, len(names), control, method, rng)
     starts = [walkforward.stitched(w.walk, shift) for shift in method.shifts]
     return Judgement(
         verdict=verdict(w.evidence), weighed=w, names=tuple(names), control=control,
@@ -122,7 +123,7 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
         robust=_robust(w.scored, method),
         winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
         efficiency=walkforward.efficiency(w.walk), overfitting=pbo.overfitting_of_blocks(w.walk.search.blocks),
-        spa_p_value=whole.p_value, superior=tuple(names[w.shown[k]] for k in whole.superior), n_trials=n_trials)
+        spa_p_value=whole.p_value, superior=tuple(names[k] for k in whole.superior), n_trials=n_trials)
 
 
 def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, control: int, dates: np.ndarray,
@@ -155,15 +156,16 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
         setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free,
         workers=method.workers, progress=progress)
     modelled, shown = at(1.0, False), _shown(result)
-    walks = {k: modelled(k)(*span) for k in shown}
-    returns = np.stack([returns_of(walks[k]) for k in shown], axis=1)                # (n_days, n_shown)
+    tested = list(range(n_configs)) if n_configs <= MOST_TESTED else shown
+    walks = {k: modelled(k)(*span) for k in tested}
+    returns = np.stack([returns_of(walks[k]) for k in tested], axis=1)               # (n_days, n_tested)
     scored = walkforward.stitched(result, 0)
     matched, equal_heat = _equal_heat(result, at)
     p_value, null = pbo.null_test(returns, rng=rng, replications=method.pbo_replications)
     chosen, base = _of_start(result, 0)
     years = robustness.leave_one_year_out(dates[scored.days], scored.returns, scored.control, periods=YEAR)
     worth = _worth(scored.returns, result, n_trials, risk_free, span)
-    single = _single_test(returns, shown.index(control), scored.days - first_day)
+    single = _single_test(returns, tested.index(control), scored.days - first_day)
     favourite = walkforward.winner_frequency(result)[0][0]
     evidence = Evidence(
         is_control=bool((result.winners == control).all()),
@@ -177,7 +179,8 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
         neighbours=robustness.stability(result.search.trials["sharpe"], control, favourite, shape, ordered),
         control_sharpe=_sharpe(scored.control, method, rng), single_test=single,
         detectable=_detectable(single, scored.control, result, n_trials, risk_free))
-    return Weighed(result, evidence, worth, shown, walks, returns, scored, years, null, matched)
+    return Weighed(result, evidence, worth, shown, tested, walks, returns, scored, years, pbo.overfitting(returns),
+                   null, matched)
 
 
 def _shown(result: WalkForward) -> list[int]:
@@ -253,11 +256,22 @@ def _superior(returns: np.ndarray, control: np.ndarray, method: Method, rng: np.
     return bool(superiority.superiority(scaled, control, rng=rng, replications=method.replications).superior)
 
 
+def _any_superior(w: Weighed, n_configs: int, control: int, method: Method,
+                  rng: np.random.Generator) -> superiority.Superiority:
+    """SPA and StepM of all configs against the control on the whole span.
+
+    Undefined, and none, where not all are tested: what was chosen for being the best cannot be corrected for that.
+    """
+    if len(w.tested) < n_configs:
+        return superiority.Superiority(np.nan, (), sharpe.SIZE, 0)
+    of_control = w.returns[:, control]
+    return superiority.superiority(superiority.at_control_volatility(w.returns, of_control), of_control, rng=rng,
+                                   replications=method.replications)
+
+
 def _trial_variance(result: WalkForward) -> float:
     """Variance across the study's trials of their Sharpe ratios per session."""
-    known = result.search.trials["sharpe"]
-    known = known[np.isfinite(known)]
-    return float(np.var(known / np.sqrt(YEAR), ddof=1)) if len(known) > 1 else 0.0
+    return sharpe.trial_variance(result.search.trials["sharpe"], periods=YEAR)
 
 
 def _worth(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free: float, span: tuple[int, int]) -> Worth:
@@ -299,7 +313,7 @@ def _detectable(single: float, control: np.ndarray, result: WalkForward, n_trial
 def _configs(w: Weighed, names: Sequence[str], control: int, dates: np.ndarray, at: Callable[[float, bool], Market],
              method: Method, rng: np.random.Generator, risk_free: float) -> Table:
     """A row per shown config: metrics of the whole period with their intervals, and the difference from the control."""
-    returns, walks = w.returns, w.walks
+    returns, walks = w.returns[:, [w.tested.index(k) for k in w.shown]], w.walks
     base = returns[:, w.shown.index(control)]
     paired = bootstrap.sharpe_difference_intervals(returns, base, rng=rng, replications=method.replications,
                                                    level=method.level, periods=YEAR)
