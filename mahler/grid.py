@@ -56,6 +56,15 @@ class Grid:
             config = _with(config, axis.key.split("."), axis.values[option])
         return config
 
+    @property
+    def farthest(self) -> Backtest:
+        """The base with the longest `entry.max_dte` of any cell: the market that is read for it has the rows of all."""
+        entries = [cell.entry for cell in self.cells]
+        entries += [value for axis in self.axes if axis.key == "entry" for value in axis.values]
+        days = [value for axis in self.axes if axis.key == "entry.max_dte" for value in axis.values]
+        longest = max([self.base.entry.max_dte, *(entry.max_dte for entry in entries), *days])
+        return replace(self.base, entry=replace(self.base.entry, max_dte=longest))
+
     def name(self, number: int) -> str:
         """The option of each axis, by the last part of its key."""
         if self.cells:
@@ -101,7 +110,7 @@ class Cells:
 
     def __init__(self, grid: Grid, scale: float = 1.0, natural: bool = False) -> None:
         self.grid, self.scale, self.natural = grid, scale, natural
-        self.chains, self.series = market(grid.base)
+        self.chains, self.series = market(grid.farthest)
         self._made: dict[str, tuple[Any, Any]] = {}
 
     def _once(self, what: str, key: Any, make: Any) -> Any:

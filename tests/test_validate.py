@@ -92,6 +92,20 @@ def test_a_cell_of_a_grid_is_the_base_with_one_option_of_each_axis() -> None:
     assert grid.name(11) == "regime=prod, max_heat=0.3, fraction=0.02"
 
 
+def test_the_market_of_a_grid_reaches_as_far_as_its_farthest_cell(monkeypatch) -> None:
+    from mahler import grid as grids
+
+    base, far = config("universe=spy"), config("entry.max_dte=75").entry
+    asked = []
+    monkeypatch.setattr(grids, "market", lambda asking: asked.append(asking.entry.max_dte) or (None, None))
+    for grid in (Grid(base, (Axis("entry.max_dte", ("45", "75", "60"), (45, 75, 60), True),)),
+                 Grid(base, (Axis("entry", ("seed", "far"), (base.entry, far), False),)),
+                 Grid(base, (), (base, config("entry.max_dte=75")), ("a", "b")),
+                 Grid(base, (Axis("regime", ("flat",), (base.regime,), False),))):
+        grids.Cells(grid)
+    assert asked == [75, 75, 75, 45] and base.entry.max_dte == 45
+
+
 GRIDS = [
     (["grid.limits.max_heet=[0.1]"], "max_heet"), (["grid.nothing=[1]"], "grid.nothing: changes no account"),
     (["grid.method.train=[12,24]"], "changes no account"), (["grid.universe=[spy,qqq]"], "compared on the same data"),

@@ -47,7 +47,7 @@ def run(config: Validate) -> None:
 
 def _judge(config: Validate, family: Family) -> None:
     base = family.grid.base
-    chains, series = market(base)
+    chains, _ = market(family.grid.farthest)
     root, names = store_root(base.data), [family.grid.name(k) for k in range(len(family.grid))]
     digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method),
                                configs.plain(base), family.control, family.judged)
