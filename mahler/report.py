@@ -415,6 +415,7 @@ def _map(family: Family, axes: Sequence[str]) -> list[Block]:
     cells = [settings(name) for name in trials["config"]]
     options = {axis: _ordered(cell.get(axis, DEFAULT) for cell in cells) for cell in cells for axis in cell}
     varying = [axis for axis, found in options.items() if len(found) > 1]
+    axes = [axis if axis in varying else axis.rpartition(".")[2] for axis in axes]       # a name has the last part
     for axis in axes:
         if axis not in varying:
             raise ConfigError(f"axes: {axis} does not vary among the configs of {family.universe}; what does is "

@@ -275,6 +275,7 @@ def test_a_grid_has_a_map_of_its_first_two_axes_or_of_those_that_are_asked_for(h
     assert text.index("1.25") < text.index("2.0") < text.index("10.0")                   # numbers by size
     assert "limits" in pictures("map", "limits", "regime")["QQQ-map.svg"]
     assert "median over limits" in words("map")
+    assert pictures("map", "portfolio.limits", "regime") == pictures("map", "limits", "regime")    # as the grid has it
 
 
 def test_an_axis_that_does_not_vary_is_refused_by_name(home):

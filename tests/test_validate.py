@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mahler import config as configs, tracking
+from mahler import config as configs, tracking, trials
 from mahler.commands import validate as command
 from mahler.config import Validate, load
 from mahler.grid import Axis, Grid
@@ -162,6 +162,12 @@ def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None
     assert written.returncode == 0, written.stderr
     text = (at_home / "experiments" / "judged" / "README.md").read_text()
     assert text.startswith("# SYNTHETIC") and "(control)" in text
-    short_data = mahler(at_home, "validate", "study=judged")              # five years to train on: there are three
-    assert short_data.returncode == 2 and "needs more sessions" in short_data.stderr
+    root = command.store_root(load(composed("backtest", []), configs.Backtest).data)
+    before = trials.read(root)
+    for typed, said in ((["study=judged"], "needs more sessions"),        # five years to train on: there are three
+                        (["study=g", *PERIOD, "universe=spy", "grid.regime=[flat,prod]"], "needs more sessions"),
+                        (["study=g", *PERIOD, "universe=spy", "grid.regime=[flat]"], "two configs or more")):
+        refused = mahler(at_home, "validate", *typed)
+        assert refused.returncode == 2 and said in refused.stderr
+    assert before and trials.read(root) == before
     assert OmegaConf.load(next(p["artifacts"] for p in tracking.runs("judged")) / "config.yaml").study == "judged"

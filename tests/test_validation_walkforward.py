@@ -125,7 +125,8 @@ def test_a_month_without_the_day_ends_on_its_last():
 @pytest.mark.parametrize(("options", "message"), [
     ({"step": 6}, r"step is months, at least test \(12\).*got 6"),
     ({"train": 0}, r"train is a count of months in \[1, inf\), got 0"),
-    ({"train": 120}, "train 120 and test 12 months needs more sessions than 2086 from 2007-01-01 to"),
+    ({"train": 120}, "train 120 and test 12 months needs more sessions than the 2086 from 2007-01-01 to"),
+    ({"start": np.datetime64("2012-12-31"), "train": 36}, "more sessions than the 523 from 2012-12-31 to 2014-12-31"),
     ({"embargo": -1}, "embargo and shifts are sessions"), ({"shifts": []}, "embargo and shifts are sessions"),
     ({"embargo": 1000}, "window is empty")])
 def test_windows_that_cannot_be_are_refused(options, message):

@@ -21,7 +21,7 @@ from mahler.grid import Axis, Cells, Grid, check_axis, read
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
-from mahler.validation.study import Judgement, judge
+from mahler.validation.study import Judgement, judge, plan
 
 
 SAME = ("tags.data_digest", "sessions")       # what runs must share to be compared
@@ -51,6 +51,8 @@ def _judge(config: Validate, family: Family) -> None:
     root, names = store_root(base.data), [family.grid.name(k) for k in range(len(family.grid))]
     digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method),
                                configs.plain(base), family.control, family.judged)
+    first_day = int(np.searchsorted(chains.sessions, np.datetime64(base.period.start)))
+    plan(len(names), chains.sessions, first_day, config.method)         # what is refused is not a trial
     if not family.judged:
         trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names),
                                    start=str(base.period.start), end=str(base.period.end))])
@@ -58,7 +60,6 @@ def _judge(config: Validate, family: Family) -> None:
     say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
         + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
     here = Cells(family.grid)
-    first_day = int(np.searchsorted(chains.sessions, np.datetime64(base.period.start)))
 
     def at(scale: float, natural: bool) -> Cells:
         here.scale, here.natural = scale, natural
@@ -248,12 +249,16 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
     def value(name: str, row: int, form: str) -> str:
         return f"{c[name][row]:{form}}" if name in c and np.isfinite(c[name][row]) else "-"
 
+    def interval(name: str, row: int, form: str) -> str:
+        low, high = (value(f"{name}_{end}", row, form) for end in ("low", "high"))
+        return f"{value(name, row, form)} ({low} to {high})"
+
+    level = f"{found.weighed.evidence.difference.level:.0%}".replace("%", " %")
     table([{"config": ("* " if c["is_control"][row] else "  ") + c["config"][row],
-            "Sharpe (95 %)": f"{value('sharpe', row, '.2f')} ({value('sharpe_low', row, '.2f')} to "
-                             f"{value('sharpe_high', row, '.2f')})",
-            "less control (95 %)": f"{value('difference', row, '+.2f')} ({value('difference_low', row, '+.2f')} to "
-                                   f"{value('difference_high', row, '+.2f')})",
-            "seen from": value("detectable", row, ".2f"), "max DD": value("max_drawdown", row, ".1%"),
+            f"Sharpe ({level})": interval("sharpe", row, ".2f"),
+            f"less control ({level})": "control" if c["is_control"][row] else interval("difference", row, "+.2f"),
+            "seen from": "-" if c["is_control"][row] else value("detectable", row, ".2f"),
+            "max DD": value("max_drawdown", row, ".1%"),
             "at equal heat": value("equal_heat_max_drawdown", row, ".1%"), "heat": value("mean_heat", row, ".1%")}
            for row in rows],
           title=f"{study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
@@ -275,8 +280,8 @@ def _together(found: Judgement) -> str:
     w, p_value = found.weighed, f"p of equal configs {found.weighed.evidence.pbo_p_value:.2f}"
     if len(w.tested) == len(found.names):
         return f"PBO {w.overfitting.pbo:.2f} ({p_value}), SPA p {found.spa_p_value:.2f}"
-    return (f"PBO {found.overfitting.pbo:.2f}, of the {len(w.tested)} best alone {w.overfitting.pbo:.2f} ({p_value}), SPA "
-            f"not asked of {len(found.names):,} configs")
+    return (f"PBO {found.overfitting.pbo:.2f}, of the {len(w.tested)} best alone {w.overfitting.pbo:.2f} ({p_value}), "
+            f"SPA not asked of {len(found.names):,} configs")
 
 
 def _years(years: float) -> str:

@@ -55,7 +55,7 @@ def folds(dates: np.ndarray, *, start: np.datetime64, train: int, test: int, ste
     made = [fold for shift in shifts for fold in _folds(dates, start, train, test, step, anchored, shift, embargo)]
     if not made:
         raise ConfigError(f"walk-forward with train {train} and test {test} months needs more sessions than "
-                          f"{len(dates)} from {start} to {dates[-1]}")
+                          f"the {np.sum(dates >= start)} from {start} to {dates[-1]}")
     return made
 
 

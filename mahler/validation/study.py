@@ -126,6 +126,14 @@ def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str
         spa_p_value=whole.p_value, superior=tuple(names[k] for k in whole.superior), n_trials=n_trials)
 
 
+def plan(n_configs: int, dates: np.ndarray, first_day: int, method: Method) -> list[windows.Fold]:
+    """The folds of a study. Raises ConfigError where there is nothing to choose from, or the data are too short."""
+    if n_configs < 2:
+        raise ConfigError("a study to validate has two configs or more: with one there is nothing to choose from")
+    return windows.folds(dates, start=dates[first_day], train=method.train, test=method.test, step=method.step,
+                         anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
+
+
 def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, control: int, dates: np.ndarray,
           first_day: int, method: Method, rng: np.random.Generator, *, n_trials: int, shape: Sequence[int],
           ordered: Sequence[bool], risk_free: float, progress: Progress) -> Weighed:
@@ -145,13 +153,9 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
     Raises
     ------
     ConfigError
-        Where there is nothing to choose from, or the data are too short for the windows.
+        Of `plan`.
     """
-    if n_configs < 2:
-        raise ConfigError("a study to validate has two configs or more: with one there is nothing to choose from")
-    span = (first_day, len(dates))
-    made = windows.folds(dates, start=dates[first_day], train=method.train, test=method.test, step=method.step,
-                         anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
+    made, span = plan(n_configs, dates, first_day, method), (first_day, len(dates))
     result = walkforward.walk_forward(
         setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free,
         workers=method.workers, progress=progress)
