@@ -216,6 +216,15 @@ def test_where_no_difference_could_have_been_called_better_the_report_says_any(h
     assert "Out of sample, any Sharpe difference, by this rule" in text and "| none |" in text
 
 
+def test_of_a_study_whose_configs_are_all_the_control_no_power_is_claimed(home):
+    family = command._family(command._validations("real")[0])
+    family.judgement["evidence"].update({"detectable": None, "single_test": None})
+    family.tables["configs"]["detectable"][:] = 0.0
+    text = document.markdown(report.blocks(command._study("real"), [family], ()))
+    assert "every config did what the control did" in text
+    assert "difference below –" not in text and "below 0.00" not in text
+
+
 def test_where_only_the_best_could_be_tested_together_the_report_says_so(home):
     assert "| PBO | 0.50; equal configs are as low with p 0.19 |" in words("map") and "| p 0.30; StepM" in words("map")
     family = command._family(command._validations("map")[0])
