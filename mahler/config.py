@@ -549,7 +549,7 @@ class Validate(Backtest):
 
     method: Method
     grid: dict[str, list]                       # axis: options
-    control: dict[str, str]                     # axis: option; the default where it is not named
+    control: dict[str, str | int | float | bool]          # axis: option; the default where it is not named
 
 
 @dataclass

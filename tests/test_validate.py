@@ -145,6 +145,17 @@ def test_an_axis_may_be_typed_as_any_other_key(typed, axes, monkeypatch) -> None
     assert seen[0].grid == axes
 
 
+@pytest.mark.parametrize("option", ["2", "2.0"])
+def test_the_control_of_an_axis_of_numbers_is_a_number(option, monkeypatch) -> None:
+    from mahler import launch
+
+    seen = []
+    monkeypatch.setattr(command, "run", lambda config: seen.append(command._of_grid(config)))
+    monkeypatch.setattr(launch, "get_type_hints", lambda _: {"config": Validate})
+    assert launch.run("validate", ["study=x", "grid.exit.stop_loss=[1.25,2,3]", f"control.exit.stop_loss={option}"]) == 0
+    assert seen[0].control == 1 and seen[0].grid[1].exit.stop_loss == 2.0
+
+
 def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None:
     short = [*PERIOD, "classifier=rule"]
     done = mahler(at_home, "backtest", "-m", *short, "universe=spy", "study=judged", "limits=moderate,tight,single_only")

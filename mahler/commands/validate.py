@@ -145,7 +145,7 @@ def _of_grid(config: Validate) -> Family:
             raise ConfigError(f"grid.{key}: an option is there twice in {options}")
         if key in HydraConfig.get().runtime.choices and not all(isinstance(option, str) for option in options):
             raise ConfigError(f"grid.{key}: an option is the name of a file of conf/{key}, got {options}")
-        words = tuple(option if isinstance(option, str) else json.dumps(option) for option in options)
+        words = tuple(map(_word, options))
         if key in HydraConfig.get().runtime.choices:
             cells = [_composed("validate", [*typed, f"{key}={word}"]) for word in words]
         else:
@@ -158,15 +158,20 @@ def _of_grid(config: Validate) -> Family:
     grid = Grid(config, tuple(axes))
     at = []
     for axis in axes:
-        word = config.control.get(axis.key)
-        same = [k for k, value in enumerate(axis.values) if axis.options[k] == word
-                or (word is None and repr(value) == repr(read(config, axis.key)))]
+        word = _word(config.control[axis.key]) if axis.key in config.control else None
+        same = [k for k, value in enumerate(axis.values) if axis.options[k] == word or (
+            repr(value) == repr(read(config, axis.key)) if word is None else axis.ordered and word == repr(value))]
         if not same:
             default = HydraConfig.get().runtime.choices.get(axis.key, read(config, axis.key))
             raise ConfigError(f"grid.{axis.key}: the control's option {word or default} is not one of "
                               f"{', '.join(axis.options)}; add it, or name one of them in control")
         at.append(same[0])
     return Family(grid, int(np.ravel_multi_index(at, grid.shape)), ",".join(sorted(config.universe.tickers)), ())
+
+
+def _word(option: object) -> str:
+    """An option as it is typed."""
+    return option if isinstance(option, str) else json.dumps(option)
 
 
 def _layers(grid: Grid) -> list[str]:
