@@ -70,6 +70,14 @@ def test_of_more_configs_than_fit_together_the_best_are_not_asked_whether_any_is
     assert found.overfitting.pbo == pytest.approx(pbo.overfitting(returns).pbo)
 
 
+def test_an_account_that_is_ruined_on_its_last_day_has_no_intervals_and_is_not_better() -> None:
+    returns = _returns(np.random.default_rng(4), 750, [0.9, 0.9])
+    returns[-1, 2] = -1.2
+    found = _judged(returns)
+    assert np.isnan(found.configs["sharpe_low"][2]) and not np.isnan(found.configs["sharpe_low"][1])
+    assert found.verdict.verdict == "no evidence"
+
+
 def test_a_deflation_of_unknown_variance_is_unknown_and_not_passed() -> None:
     returns = _returns(np.random.default_rng(3), 750, [0.9])
     returns[:, 0] = 0.0                                        # one Sharpe ratio has no variance

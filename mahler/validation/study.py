@@ -242,8 +242,8 @@ def _difference(returns: np.ndarray, control: np.ndarray, method: Method, rng: n
 
 
 def _sharpe(returns: np.ndarray, method: Method, rng: np.random.Generator) -> Interval:
-    """The annual Sharpe ratio of an account; NaN where it never moved."""
-    if returns.min() == returns.max():
+    """The annual Sharpe ratio of an account; NaN where it never moved, or was ruined."""
+    if not -1.0 < returns.min() < returns.max():
         return Interval(np.nan, np.nan, np.nan, method.level)
     return bootstrap.account_intervals(returns, rng=rng, replications=method.replications, level=method.level,
                                        periods=YEAR)["sharpe"]
@@ -327,7 +327,7 @@ def _configs(w: Weighed, names: Sequence[str], control: int, dates: np.ndarray, 
         mine = returns[:, column]
         row = {"config": names[trial], "is_control": trial == control, "trades": float(len(walks[trial].pnl)),
                "mean_heat": _mean_heat([walks[trial]])}
-        moved = mine.min() < mine.max()
+        moved = mine.min() < mine.max() and mine.min() > -1.0     # an account that was ruined has no intervals
         intervals = bootstrap.account_intervals(mine, rng=rng, replications=method.replications, level=method.level,
                                                 periods=YEAR) if moved else {}
         for name, found in intervals.items():
