@@ -35,7 +35,7 @@ def to_yaml(provenance: Mapping[str, str], groups: Sequence[str], values: str) -
 def flat(config: Mapping[str, Any], provenance: Mapping[str, str], llm: Mapping[str, Any] | None) -> dict[str, Any]:
     """The values of production.json: a key is the group and the name, limits_max_heat, in the units of the schema.
 
-    `config` is a backtest's as plain values; `llm` has model, prompt, context and threshold, None is off.
+    `config` is a backtest's as plain values; `llm` has model, prompt and context, None is off.
     """
     values: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION, **{key: provenance[key] for key in ("promoted", "run_id", "market")},
@@ -49,8 +49,9 @@ def flat(config: Mapping[str, Any], provenance: Mapping[str, str], llm: Mapping[
                    **{f"{group}_{key}": value for key, value in options.items()}}
     regimes = [regime.name.lower() for regime in Regime if regime >= 0]
     values |= {f"regime_{name}": x for name, x in zip(regimes, config["regime"]["multipliers"], strict=True)}
-    off = dict.fromkeys(("model", "prompt", "context", "threshold"))
-    return values | {"llm": "on" if llm else "off"} | {f"llm_{key}": value for key, value in (llm or off).items()}
+    off = dict.fromkeys(("model", "prompt", "context"))
+    return values | {"llm": "on" if llm else "off"} | {f"llm_{key}": value for key, value in (llm or off).items()} | {
+        "llm_threshold": None}
 
 
 def check(values: Mapping[str, Any]) -> None:

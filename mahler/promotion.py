@@ -128,18 +128,14 @@ def _criterion(gate: str, name: str, what: str, judged: Judged | None) -> Gate:
     return Gate(gate, asked["passed"] is True, asked["words"])
 
 
-def llm(run: Row, evaluation: Row | None, verdict: str | None) -> Gate:
-    """Off, or a layer that ADDS VALUE to this very run.
+def llm(evaluation: Row | None, verdict: str | None) -> Gate:
+    """Off, or a layer that ADDS VALUE.
 
     `verdict` is that of the evaluation among all that was asked in its study; None where it was not judged there.
     """
     if evaluation is None:
         return Gate("llm", True, "The LLM layer is off.")
     title = f"evaluation {evaluation['run_id'][:8]}"
-    if evaluation.get("tags.kind") != "evaluation" or evaluation.get("tags.arm") != "model":
-        return Gate("llm", False, f"Run {evaluation['run_id'][:8]} is no evaluation of an LLM.")
-    if evaluation.get("tags.judged") != run["run_id"]:
-        return Gate("llm", False, f"The {title} judged another run's trades.")
     if verdict is None:
         return Gate("llm", False, f"A newer one of its study, {evaluation['study']}, took the place of {title}.")
     return Gate("llm", verdict == ADDS_VALUE, f"The verdict of {title}, among all of {evaluation['study']}, is {verdict}.")

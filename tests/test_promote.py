@@ -159,6 +159,18 @@ def test_bad_input_is_refused_on_one_line(mahler, arguments, said) -> None:
     assert said in mahler("promote", *arguments).line
 
 
+def test_a_layer_is_a_model_that_judged_this_very_run_whatever_is_overridden(mahler, monkeypatch) -> None:
+    get, row = tracking.get, run_of("moderate")
+    asked = {"run_id": "e" * 32, "name": "asked", "tags.kind": "evaluation", "tags.arm": "model", "tags.model": "m",
+             "tags.judged": row["run_id"]}
+    for changed, said in (({"tags.arm": "baseline", "tags.model": "none"}, "asked is of arm=baseline, and a layer is a model"),
+                          ({"tags.judged": "x"}, f"another run; mahler evaluate arm=model run={row['run_id'][:8]}")):
+        monkeypatch.setattr(tracking, "get", lambda run: asked | changed if run == "eeee" else get(run))
+        assert said in mahler("promote", "study=two", "llm_run=eeee", "override.gate=[synthetic,llm]", *MADE[1:]).line
+    monkeypatch.undo()
+    assert "is no evaluation, and a layer is a model" in mahler("promote", "study=two", f"llm_run={row['run_id']}").line
+
+
 # ---- the registry ----------------------------------------------------------------------------------------------------
 
 def test_a_later_version_is_the_champion_until_the_earlier_is_rolled_back_to(desk, mahler) -> None:

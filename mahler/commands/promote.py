@@ -43,7 +43,7 @@ def promote(config: Promote) -> None:
     ledger = ledgers.read(row["artifacts"])
     told, _ = explain.again(row, ledger)
     judged = judged or _judged(row, told)
-    evaluation = None if config.llm_run is None else tracking.get(explain.typed(config.llm_run, "llm_run"))
+    evaluation = None if config.llm_run is None else _evaluation(explain.typed(config.llm_run, "llm_run"), row)
     state = tracking.git_state(tracking.PACKAGE)
     asked = _ask(config, row, told, judged, evaluation, state)
     for gate in asked:
@@ -118,24 +118,36 @@ def _ask(config: Promote, row: Row, told: Backtest, judged: Judged | None, evalu
     period, held_out = told.period, config.holdout
     return [promotion.real_data(row), promotion.clean_tree(state), promotion.validation(judged),
             promotion.deflated_sharpe(judged), promotion.overfitting(judged), promotion.natural_fill(judged),
-            promotion.llm(row, evaluation, _verdict(evaluation)),
+            promotion.llm(evaluation, _verdict(evaluation)),
             promotion.holdout(identity(told), (str(period.start), str(period.end)),
                               (str(held_out.start), str(held_out.end)), trials.read(store_root(told.data)))]
 
 
+def _evaluation(llm_run: str, run: Row) -> Row:
+    """The evaluation of the LLM layer. Raises ConfigError where there is no layer in it to promote: no override makes one."""
+    found = tracking.get(llm_run)
+    if found.get("tags.kind") != "evaluation" or found.get("tags.arm") != "model" or found.get("tags.model") == "none":
+        what = f"of arm={found['tags.arm']}" if "tags.arm" in found else "no evaluation"
+        raise ConfigError(f"llm_run={llm_run}: {found['name']} is {what}, and a layer is a model: mahler evaluate arm=model")
+    if found.get("tags.judged") != run["run_id"]:
+        raise ConfigError(f"llm_run={llm_run}: judged the trades of another run; mahler evaluate arm=model "
+                          f"run={run['run_id'][:8]}")
+    return found
+
+
 def _verdict(evaluation: Row | None) -> str | None:
     """Of an evaluation among all that was asked in its study."""
-    if evaluation is None or evaluation.get("tags.kind") != "evaluation":
+    if evaluation is None:
         return None
     return next((one.judgement.verdict.verdict for one in evaluated.read(evaluation["study"]).found
                  if one.row["run_id"] == evaluation["run_id"]), None)
 
 
 def _layer(evaluation: Row | None) -> dict[str, Any] | None:
-    """The LLM layer of production.json; without a threshold its own decision is taken."""
+    """The LLM layer of production.json."""
     if evaluation is None:
         return None
-    return {name: evaluation.get(f"tags.{name}") for name in ("model", "prompt", "context")} | {"threshold": None}
+    return {name: evaluation[f"tags.{name}"] for name in ("model", "prompt", "context")}
 
 
 def _install(row: Row, told: Backtest, provenance: dict[str, str], layer: dict[str, Any] | None,
