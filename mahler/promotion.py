@@ -52,6 +52,15 @@ class Judged:
         """Of the config, in its study."""
         return self.judgement["control"] if self.role == "control" else self.judgement["winners"][0][0]
 
+    def on_the_data_of(self, run: Row) -> bool:
+        """Whether it judged the chains and the days that `run` was on."""
+        return self.row["tags.data_digest"] == run["tags.data_digest"] and self.row.get("tags.period") == period(run)
+
+
+def period(run: Row) -> str:
+    """First and last day of a run, as the tag `period` of a validation has them."""
+    return f"{run['params.period.start']} to {run['params.period.end']}"
+
 
 @dataclass
 class Override:
@@ -91,10 +100,13 @@ def clean_tree(state: tuple[str, Sequence[str]] | None) -> Gate:
                 else f"The code is that of commit {commit[:8]}.")
 
 
-def validation(judged: Judged | None) -> Gate:
-    """The winner of a study that is better than its control, or the control itself."""
+def validation(judged: Judged | None, run: Row) -> Gate:
+    """The winner of a study that is better than its control, or the control itself, on the data and the days of the run."""
     if judged is None:
         return Gate("validation", False, "No validation has judged this config; mahler validate does.")
+    if not judged.on_the_data_of(run):
+        return Gate("validation", False, f"{judged.title[0].upper()}{judged.title[1:]} is of other data or of another "
+                                         f"period, {judged.row.get('tags.period', 'not known')}, than the run, {period(run)}.")
     said = judged.judgement["verdict"]
     if judged.role == "control":
         return Gate("validation", not judged.treated, f"It is the control of {judged.title}" + (

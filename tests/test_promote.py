@@ -129,6 +129,16 @@ def test_what_the_study_did_not_choose_is_refused_for_its_own_reasons(mahler) ->
     assert "[synthetic]" not in refused and "[holdout]" not in refused
 
 
+def test_a_validation_of_other_days_does_not_stand_for_this_run_and_does_not_hide_one_that_does(mahler, monkeypatch) -> None:
+    row, finished = run_of("moderate"), tracking.finished
+    of_this = finished("validation")
+    short = [one | {"tags.period": "2018-01-01 to 2020-01-31"} for one in of_this]
+    for found, said in ((short, "REFUSES     validation       Validation"), (short + of_this, "passed      validation")):
+        monkeypatch.setattr(tracking, "finished", lambda kind: found)
+        out = mahler("promote", f"run={row['run_id']}").out
+        assert said in out and ("period, 2018-01-01 to 2020-01-31, than" in out) == (found is short)
+
+
 def test_a_second_look_at_the_holdout_is_refused_and_the_first_is_not(desk, mahler) -> None:
     held_out = ["holdout.start=2020-01-01", "holdout.end=2020-06-30"]
     refused = mahler("promote", "study=two", *MADE, *held_out).line

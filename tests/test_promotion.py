@@ -18,7 +18,8 @@ from tests.conftest import default_config
 from tests.test_validation_verdict import GOOD
 
 RUN = {"run_id": "r" * 32, "name": "SPY regime=prod", "study": "grid", "tags.market": "real", "tags.data_source": "orats",
-       "tags.data_digest": "d", "tags.universe": "SPY"}
+       "tags.data_digest": "d", "tags.universe": "SPY", "params.period.start": "2007-01-01",
+       "params.period.end": "2025-12-31"}
 COMMIT = "c" * 40
 HELD_OUT = ("2025-01-01", "2025-12-31")
 WHOLE, BEFORE = ("2007-01-01", "2025-12-31"), ("2007-01-01", "2024-12-31")
@@ -27,7 +28,8 @@ WHOLE, BEFORE = ("2007-01-01", "2025-12-31"), ("2007-01-01", "2024-12-31")
 def judged(role: str = "winner", treated: tuple[str, ...] = (), **changed) -> Judged:
     """A validation whose evidence is the best there is, but for what is changed."""
     found = verdict(replace(GOOD, **changed))
-    row = {"run_id": "v" * 32, "study": "grid", "tags.universe": "SPY"}
+    row = {"run_id": "v" * 32, "study": "grid", "tags.universe": "SPY", "tags.data_digest": "d",
+           "tags.period": "2007-01-01 to 2025-12-31"}
     return Judged(row, {"verdict": found.verdict, "criteria": [asdict(c) for c in found.criteria],
                         "winners": [["SPY regime=prod", 0.6]], "control": "SPY control"}, role, treated)
 
@@ -56,11 +58,22 @@ def test_code_that_is_no_commit_is_refused(state, said) -> None:
 
 
 def test_only_what_a_validation_found_better_or_its_control_passes() -> None:
-    assert promotion.validation(judged()).passed and promotion.validation(judged("control", deflated_sharpe=0.1)).passed
+    assert promotion.validation(judged(), RUN).passed
+    assert promotion.validation(judged("control", deflated_sharpe=0.1), RUN).passed
     for case, said in ((None, "No validation"), (judged("others"), "another config was chosen: SPY regime=prod"),
                        (judged(deflated_sharpe=0.5), NO_EVIDENCE)):
-        gate = promotion.validation(case)
+        gate = promotion.validation(case, RUN)
         assert not gate.passed and said in gate.words
+
+
+def test_what_was_judged_on_other_data_or_on_other_days_is_not_this_run() -> None:
+    for role in ("winner", "control"):
+        for changed in ({"tags.data_digest": "e"}, {"params.period.start": "2018-01-01"}, {"params.period.end": "2020-12-31"}):
+            gate = promotion.validation(judged(role), RUN | changed)
+            assert not gate.passed and "is of other data or of another period, 2007-01-01 to 2025-12-31, than" in gate.words
+    before = judged()
+    del before.row["tags.period"]                                  # a validation of before it was written
+    assert "period, not known, than the run" in promotion.validation(before, RUN).words
 
 
 @pytest.mark.parametrize("gate, worse, said", [
@@ -80,10 +93,10 @@ def test_each_line_of_the_rule_is_a_gate_of_its_own(gate, worse, said) -> None:
 
 def test_a_treatment_that_a_study_took_for_its_control_was_held_against_nothing() -> None:
     named = judged("control", treated=("limits.max_positions=3", "limits.max_heat=0.1"))
-    gate = promotion.validation(named)
+    gate = promotion.validation(named, RUN)
     assert not gate.passed and gate.words.endswith("held against: limits.max_positions=3, limits.max_heat=0.1.")
     assert not any(one(named).passed for one in (promotion.deflated_sharpe, promotion.overfitting, promotion.natural_fill))
-    assert promotion.validation(judged(treated=("limits.max_positions=3",))).passed        # a winner is a treatment
+    assert promotion.validation(judged(treated=("limits.max_positions=3",)), RUN).passed        # a winner is a treatment
 
 
 def test_an_llm_layer_is_off_or_adds_value() -> None:

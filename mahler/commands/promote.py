@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,23 +83,26 @@ def _of_study(config: Promote) -> tuple[Row, Judged]:
     say(f"{config.study}, {validation['tags.universe']}: {validation['tags.verdict']}; what is promoted is the {role}, "
         f"{judged.name}")
     backtest.run(told)                             # found where it was run before; the cell of a grid never was
-    row = next(row for row in tracking.runs(told.study) if row.get("tags.config") == identity(told)
-               and row["params.period.end"] == str(told.period.end) and row["params.period.start"] == str(told.period.start))
-    return row, judged
+    same = [row for row in tracking.runs(told.study) if row.get("tags.config") == identity(told)
+            and row["params.period.end"] == str(told.period.end) and row["params.period.start"] == str(told.period.start)]
+    return max(same, key=lambda row: (judged.on_the_data_of(row), row["started"])), judged
 
 
 def _judged(run: Row, told: Backtest) -> Judged | None:
-    """The newest validation that has something to say of a run: that chose its config, or looked at it."""
+    """The newest validation that chose the config of a run, or looked at it: on its data and days, if there is one."""
+    found = list(_of_config(run, told))
+    return next((one for one in found if one.on_the_data_of(run)), found[0] if found else None)
+
+
+def _of_config(run: Row, told: Backtest) -> Iterator[Judged]:
+    """What every validation has to say of a config, whatever days it looked at, the newest first."""
     config, treated = identity(told), _treated(told)
     for row in tracking.finished("validation"):
         if any(row[key] != run[key] for key in ("tags.data_source", "tags.universe")):
             continue
-        for role in ("winner", "control"):
-            if row.get(f"tags.{role}_config") == config:
-                return Judged(row, _judgement(row), role, treated)
-        if run["run_id"] in row.get("tags.judged", "").split(","):
-            return Judged(row, _judgement(row), "others", treated)
-    return None
+        role = next((role for role in ("control", "winner") if row.get(f"tags.{role}_config") == config), None)
+        if role or run["run_id"] in row.get("tags.judged", "").split(","):
+            yield Judged(row, _judgement(row), role or "others", treated)
 
 
 def _treated(told: Backtest) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ def _judgement(validation: Row) -> dict[str, Any]:
 def _ask(config: Promote, row: Row, told: Backtest, judged: Judged | None, evaluation: Row | None,
          state: tuple[str, list[str]] | None) -> list[Gate]:
     period, held_out = told.period, config.holdout
-    return [promotion.real_data(row), promotion.clean_tree(state), promotion.validation(judged),
+    return [promotion.real_data(row), promotion.clean_tree(state), promotion.validation(judged, row),
             promotion.deflated_sharpe(judged), promotion.overfitting(judged), promotion.natural_fill(judged),
             promotion.llm(evaluation, _verdict(evaluation)),
             promotion.holdout(identity(told), (str(period.start), str(period.end)),

@@ -73,7 +73,8 @@ def _judge(config: Validate, family: Family) -> None:
     synthetic = source_module(base.data).SYNTHETIC
     tags = tracking.describe(kind="validation", data_source=chains.source, data_digest=chains.fingerprint,
                              synthetic=synthetic, universe=chains.tickers, overrides=HydraConfig.get().overrides.task)
-    tags |= {"judged": ",".join(family.judged), "verdict": found.verdict.verdict, "control": names[family.control]}
+    tags |= {"judged": ",".join(family.judged), "verdict": found.verdict.verdict, "control": names[family.control],
+             "period": f"{base.period.start} to {base.period.end}"}
     ends = {"winner": names.index(found.winners[0][0]), "control": family.control}      # what may be promoted
     tags["layers"] = ",".join(_layers(family.grid))
     tags |= {f"{end}_config": identity(family.grid[k]) for end, k in ends.items()}
