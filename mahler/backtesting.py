@@ -140,6 +140,12 @@ def book(config: Backtest, prepared: Prepared) -> Book:
                 config.initial_equity, prepared.first_day)
 
 
+def walked(config: Backtest, book: Book, candidates: Table) -> Ledger:
+    """The ledger of a config's book where its candidates are these: some vetoed, some capped."""
+    return simulate(candidates, book.paths, book.exits, book.panel, config.exit, book.limits, book.breaker, book.costs,
+                    initial_equity=book.initial_equity, first_day=book.first_day)
+
+
 def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
     """The metrics of repricing.break_even for this config, whatever its own fill."""
     return repricing.break_even(partial(pnl_at, config, prepared))

@@ -463,6 +463,8 @@ class ScanOptions:
 
     record: bool                                # append it to the paper ledger
     json: Path | None                           # a file of the same, for a program
+    cache_only: bool                            # a promoted LLM layer answers from the replies that are kept, or not at all
+    max_cost: float | None = number("dollars", 0)      # that it may spend on a scan
 
 
 @dataclass

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mahler.schema import ConfigError, Regime
+from mahler.llm.context import Context
+from mahler.llm.model import Llm
+from mahler.llm.prompt import Prompt
+from mahler.schema import ConfigError, Regime, check_bounds
 
 YAML, JSON, BANDS = FILES = ("production.yaml", "production.json", "bands.json")
 SCHEMA = Path(__file__).with_name("production.schema.json")
@@ -20,6 +24,10 @@ SCHEMA_VERSION = 1
 
 PLAIN = ("entry", "exit", "costs", "limits", "breaker")      # groups that are values
 COMPONENTS = ("fill", "sizing", "classifier")                # groups that are a function and its options
+
+OF_A_SCAN = ("max_cost", "knowledge_cutoff", "cache_only", "dry_run", "trace")   # of conf/llm: they change no answer
+ASKED = tuple(f.name for f in fields(Llm) if f.name not in OF_A_SCAN)
+CONTEXT = tuple(f.name for f in fields(Context))
 
 
 def to_yaml(provenance: Mapping[str, str], groups: Sequence[str], values: str) -> str:
@@ -35,7 +43,7 @@ def to_yaml(provenance: Mapping[str, str], groups: Sequence[str], values: str) -
 def flat(config: Mapping[str, Any], provenance: Mapping[str, str], llm: Mapping[str, Any] | None) -> dict[str, Any]:
     """The values of production.json: a key is the group and the name, limits_max_heat, in the units of the schema.
 
-    `config` is a backtest's as plain values; `llm` has model, prompt and context, None is off.
+    `config` is a backtest's as plain values; `llm` is what `settings_of_layer` gives, None is off.
     """
     values: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION, **{key: provenance[key] for key in ("promoted", "run_id", "market")},
@@ -52,6 +60,22 @@ def flat(config: Mapping[str, Any], provenance: Mapping[str, str], llm: Mapping[
     off = dict.fromkeys(("model", "prompt", "context"))
     return values | {"llm": "on" if llm else "off"} | {f"llm_{key}": value for key, value in (llm or off).items()} | {
         "llm_threshold": None}
+
+
+def settings_of_layer(prompt: str, context: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The LLM layer of `flat`: names of its prompt and context, and all of how the model was `asked`, groups of plain values."""
+    return {"prompt": prompt, "context": context, "prompt_text": asked["prompt"]["text"],
+            **{name: asked["llm"][name] for name in ASKED},
+            **{f"context_{name}": asked["context"][name] for name in CONTEXT}}
+
+
+def layer(values: Mapping[str, Any], *, cache_only: bool, max_cost: float | None) -> tuple[Llm, Prompt, Context]:
+    """The model that production.json says is asked, and how. Raises ConfigError where its schema does not hold."""
+    check(values)
+    llm = Llm(**{name: values[f"llm_{name}"] for name in ASKED}, max_cost=max_cost, knowledge_cutoff=None,
+              cache_only=cache_only, dry_run=False, trace=False)
+    check_bounds(llm, "llm")
+    return llm, Prompt(values["llm_prompt_text"]), Context(**{name: values[f"llm_context_{name}"] for name in CONTEXT})
 
 
 def check(values: Mapping[str, Any]) -> None:

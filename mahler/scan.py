@@ -6,7 +6,7 @@ book at the start of the session is not of a walk but of the paper ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from mahler import schema
 from mahler.data.store import Chains
 from mahler.exits import Costs, ExitRule, first_exits, max_loss_per_contract, unreachable_stops
 from mahler.fills import Fill
+from mahler.ledger import Ledger
+from mahler.llm import loop
+from mahler.llm.decided import SAID
+from mahler.llm.loop import Decide
+from mahler.llm.records import entry
 from mahler.paper import occ, records
 from mahler.paper.account import Account, account
 from mahler.panel import Panel
@@ -53,13 +58,15 @@ class Scan:
     marks: Table                 # MARK, of what was open, up to and with the session
     scanned: Table               # SCANNED, in the order of admission
     funnel: Table                # FUNNEL
+    decisions: Table             # DECIDED, of what an LLM layer was asked about; no row without one
     before: Heat                 # with the marks of the session, before any ticket is filled
     after: Heat                  # with every ticket filled as modelled
     notes: list[str]
 
 
 def scan(day: int, prepared: Prepared, sized: Table, tables: Mapping[str, Table], *, rule: ExitRule, fill: Fill,
-         limits: Limits, breaker: Breaker, costs: Costs, stage: str, size_multiplier: float, config: str) -> Scan:
+         limits: Limits, breaker: Breaker, costs: Costs, stage: str, size_multiplier: float, config: str,
+         decide: Decide | None = None) -> Scan:
     """Scan session `day`, an index into the sessions of `prepared`, of which later ones are not looked at.
 
     Parameters
@@ -72,6 +79,8 @@ def scan(day: int, prepared: Prepared, sized: Table, tables: Mapping[str, Table]
         The stage of the account, and what it multiplies the size of every trade by.
     config
         Digest of the production config, for the tickets.
+    decide
+        The LLM layer: no candidate becomes a ticket that it has not approved. None is off.
 
     Raises
     ------
@@ -91,8 +100,12 @@ def scan(day: int, prepared: Prepared, sized: Table, tables: Mapping[str, Table]
     today = slice(*np.searchsorted(sized["day"], [day, day + 1]))
     candidates = {name: column[today] for name, column in sized.items()}
     candidates |= scaled(candidates, size_multiplier)
-    contracts, reasons, cash, owed, at_risk, positions = _admit(day, held, candidates, paths, exits, start, panel, limits,
-                                                                breaker, costs)
+
+    def admit(among: Table) -> tuple:
+        return _admit(day, held, among, paths, exits, start, panel, limits, breaker, costs)
+
+    candidates, decisions = _judged(candidates, admit, decide, panel) if decide else (candidates, empty(schema.DECIDED))
+    contracts, reasons, cash, owed, at_risk, positions = admit(candidates)
     closing = np.flatnonzero((exits["day"] == day) & (exits["reason"] != Exit.END_OF_PERIOD))
     opening = np.flatnonzero(contracts)
     of_all = {"date": date, "stage": stage, "size_multiplier": size_multiplier, "config": config,
@@ -105,11 +118,11 @@ def scan(day: int, prepared: Prepared, sized: Table, tables: Mapping[str, Table]
     equity = start.cash - sum(MULTIPLIER * n * mark_now[p] for p, n in zip(
         start.positions["position"].tolist(), start.positions["contracts"].tolist(), strict=True))
     return Scan(
-        date, told, _quotes(day, told, chains, date), marks, _scanned(candidates, contracts, reasons, panel, date),
+        date, told, _quotes(day, told, chains, date), marks, _scanned(candidates, contracts, reasons, panel),
         funnel_of({stage: counts[:day + 1] for stage, counts in prepared.found.funnel.items()}, candidates, panel,
                   reasons, day),
-        Heat(equity, start.cash, start.open_max_loss, len(held["day"])), Heat(cash + owed, cash, at_risk, positions),
-        _notes(date, start.positions, exits, marks, candidates, opening, tables, rule))
+        decisions, Heat(equity, start.cash, start.open_max_loss, len(held["day"])), Heat(cash + owed, cash, at_risk, positions),
+        _notes(date, start.positions, exits, marks, candidates, opening, tables, rule) + _undecided(decisions))
 
 
 def _until(day: int, panel: Panel) -> Panel:
@@ -220,6 +233,44 @@ def _admit(day: int, held: Table, candidates: Table, paths: Paths, exits: Table,
     return contracts[k:], reasons[k:], cash[day], marks[day], at_risk[day], int(positions[day])
 
 
+# ---- what an LLM layer is asked --------------------------------------------------------------------------------------
+
+def _judged(candidates: Table, admit: Callable[[Table], tuple], decide: Decide, panel: Panel) -> tuple[Table, Table]:
+    """The candidates with the vetoes and the caps of a layer, and what it said of each that it was asked: schema.DECIDED.
+
+    A candidate that is admitted is asked about, one that is vetoed makes room, until all that are admitted are approved.
+    """
+    ended = loop.judge(candidates, lambda among: _admitted(among, admit(among)[0], panel),
+                       lambda trades: decide([entry(trade) for trade in trades]))        # nothing else of them is known yet
+    return ended.candidates, _table(schema.DECIDED, [
+        _named(int(i), candidates, panel) | {name: ended.decisions[name][k] for name in SAID}
+        for k, i in enumerate(ended.rows)])
+
+
+def _admitted(candidates: Table, contracts: np.ndarray, panel: Panel) -> Ledger:
+    """The admitted of a session as a ledger; how its trades end is missing."""
+    trades = [_named(int(i), candidates, panel) | {
+        "candidate": i, "contracts": contracts[i], "underlying_price": candidates["underlying"][i],
+        "vix": panel.vix[-1, 0]} | {name: candidates[name][i] for name in ("width", "delta", "dte", "iv_percentile")}
+        for i in np.flatnonzero(contracts)]
+    return Ledger(_table(schema.TRADE, trades), empty(schema.REJECTED), empty(schema.ACCOUNT), np.nan, {})
+
+
+def _named(i: int, candidates: Table, panel: Panel) -> dict[str, Any]:
+    """Candidate `i` of the last session of `panel`, in the names of the ledgers."""
+    return {"date": panel.dates[-1], "ticker": panel.tickers[candidates["ticker"][i]],
+            "side": Side(candidates["side"][i]).name.lower(), "expiration": candidates["expiry"][i],
+            "entry_score": candidates["score"][i], "regime": Regime(candidates["regime"][i]).name.lower()} | {
+        name: candidates[name][i] for name in ("short_strike", "long_strike", "credit", "max_loss", "risk_fraction")}
+
+
+def _undecided(decisions: Table) -> list[str]:
+    return [f"{decisions['ticker'][k]} {decisions['side'][k]} {decisions['short_strike'][k]:g}/"
+            f"{decisions['long_strike'][k]:g}: the model came to no decision ({decisions['status'][k]}); it is "
+            f"{'approved' if decisions['approve'][k] else 'rejected'}, as llm.on_missing says."
+            for k in np.flatnonzero(decisions["status"] != "decision")]
+
+
 # ---- what is told ----------------------------------------------------------------------------------------------------
 
 def ticket_id(date: np.datetime64, action: str, ticker: str, side: str, expiry: np.datetime64, short: float,
@@ -263,14 +314,10 @@ def _open(i: int, candidates: Table, contracts: int, rule: ExitRule, costs: Cost
         "regime": Regime(c["regime"]).name.lower(), "multiplier": c["multiplier"], "risk_fraction": c["risk_fraction"]}
 
 
-def _scanned(candidates: Table, contracts: np.ndarray, reasons: np.ndarray, panel: Panel, date: np.datetime64) -> Table:
+def _scanned(candidates: Table, contracts: np.ndarray, reasons: np.ndarray, panel: Panel) -> Table:
     """The candidates of the day and what became of them: schema.SCANNED."""
     return _table(schema.SCANNED, [
-        {"date": date, "ticker": panel.tickers[candidates["ticker"][i]],
-         "side": Side(candidates["side"][i]).name.lower(), "expiration": candidates["expiry"][i],
-         "entry_score": candidates["score"][i], "regime": Regime(candidates["regime"][i]).name.lower(),
-         "contracts": contracts[i], "reason": Rejection(reasons[i]).name.lower()}
-        | {name: candidates[name][i] for name in ("short_strike", "long_strike", "credit", "max_loss", "risk_fraction")}
+        _named(i, candidates, panel) | {"contracts": contracts[i], "reason": Rejection(reasons[i]).name.lower()}
         for i in range(len(contracts))])
 
 
@@ -335,7 +382,8 @@ def record(folder: Path, found: Scan, account: Table, scanned_by: Mapping[str, A
         "heat_after": found.after.heat, "candidates": len(found.scanned["date"]), "opens": opens.sum(),
         "closes": (~opens).sum()}])
     records.write(folder, {"account": account, "scans": scans, "tickets": found.tickets, "quotes": found.quotes,
-                           "marks": found.marks, "scanned": found.scanned, "funnels": found.funnel})
+                           "marks": found.marks, "scanned": found.scanned, "funnels": found.funnel,
+                           "decisions": found.decisions})
     return True
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mahler.explain import Section, funnel_section
 from mahler.figures import percent
 from mahler.scan import Heat, Scan
-from mahler.schema import Table
+from mahler.schema import Table, one_line
 from mahler.screen import Entry
 
 
@@ -29,9 +29,10 @@ def verdict(found: Scan) -> str:
 
 
 def sections(found: Scan, entry: Entry) -> list[Section]:
-    """The tickets, the candidates, the funnel and the account, none wider than 100 columns."""
-    return [_closes(found.tickets), _opens(found.tickets), _candidates(found.scanned), funnel_section(found.funnel, entry),
-            _account(found.before, found.after, found.notes)]
+    """The tickets, the candidates, what an LLM layer said, the funnel and the account, none wider than 100 columns."""
+    asked = [_decisions(found.decisions)] if len(found.decisions["date"]) else []
+    return [_closes(found.tickets), _opens(found.tickets), _candidates(found.scanned), *asked,
+            funnel_section(found.funnel, entry), _account(found.before, found.after, found.notes)]
 
 
 def _spread(table: Table, k: int) -> str:
@@ -67,6 +68,16 @@ def _candidates(scanned: Table) -> Section:
     return Section("Candidates, in the order of admission", rows, [])
 
 
+def _decisions(asked: Table) -> Section:
+    rows = [{"": _spread(asked, k), "expires": str(asked["expiration"][k]),
+             "decision": "approve" if asked["approve"][k] else "reject", "answer": asked["status"][k],
+             "p profit": _dash(asked["p_profit"][k]), "confidence": _dash(asked["confidence"][k]),
+             "at most": str(asked["contracts"][k] or "-"), "$ cost": f"{asked['cost'][k]:.4f}"}
+            for k in range(len(asked["date"]))]
+    said = [f"{_spread(asked, k)}: {one_line(asked['reason'][k])}" for k in np.flatnonzero(asked["reason"] != "")]
+    return Section("What the LLM layer said of those that the rules admit", rows, said)
+
+
 def _account(before: Heat, after: Heat, notes: list[str]) -> Section:
     rows = [{"": "equity, dollars"} | {when: f"{heat.equity:,.2f}" for when, heat in _moments(before, after)},
             {"": "open maximum loss, dollars"} | {when: f"{heat.open_max_loss:,.2f}" for when, heat in
@@ -85,7 +96,7 @@ def _dash(x: float) -> str:
 
 
 def to_json(found: Scan, header: Mapping[str, Any]) -> str:
-    """The scan as strict JSON: `header`, tickets with their legs, candidates, funnel, account, notes."""
+    """The scan as strict JSON: `header`, tickets with their legs, candidates, decisions, funnel, account, notes."""
     quotes = _records(found.quotes)
     tickets = [ticket | {"legs": [
         {"symbol": q["symbol"], "action": action, "ratio": 1, "bid": q["bid"], "ask": q["ask"]}
@@ -95,7 +106,8 @@ def to_json(found: Scan, header: Mapping[str, Any]) -> str:
     account = {when: {"equity": heat.equity, "cash": heat.cash, "open_max_loss": heat.open_max_loss, "heat": heat.heat,
                       "positions": heat.positions} for when, heat in (("before", found.before), ("after", found.after))}
     whole = dict(header) | {"date": str(found.date), "tickets": tickets, "candidates": _records(found.scanned),
-                            "funnel": _records(found.funnel), "account": account, "notes": found.notes}
+                            "decisions": _records(found.decisions), "funnel": _records(found.funnel),
+                            "account": account, "notes": found.notes}
     return json.dumps(whole, indent=1, allow_nan=False, default=float) + "\n"
 
 

@@ -268,6 +268,14 @@ SCANNED = np.dtype([
     ("contracts", "i8"), ("reason", "O"),                        # schema.Rejection, in lower case
 ])
 
+# One row per candidate that an LLM layer was asked about before it became a ticket: what it said, as in DECISION.
+DECIDED = np.dtype([
+    ("date", "datetime64[D]"), ("ticker", "O"), ("side", "O"), ("expiration", "datetime64[D]"),
+    ("short_strike", "f8"), ("long_strike", "f8"),
+    *((name, DECISION[name]) for name in (
+        "status", "approve", "p_profit", "confidence", "contracts", "reason", "cost", "model", "reply_ids")),
+])
+
 # Moves of the account between stages.
 STAGE_MOVE = np.dtype([("moved_at", "datetime64[s]"), ("stage", "O"), ("who", "O"), ("why", "O")])
 

@@ -143,11 +143,11 @@ def test_every_check_says_what_to_do(seen, promised):
     assert {check.name for check in checks(seen, seen, promised, TRUE, PAPER)} | {"approvals"} == set(ADVICE)
 
 
-def test_an_llm_that_decides_otherwise_is_told(seen, promised):
-    layered = replace(promised, approved=0.9)
-    assert verdicts(seen, layered)["approvals"] is Verdict.OK
-    vetoes = seen.scanned | {"reason": np.full(40, "vetoed", object)}
-    assert verdicts(replace(seen, scanned=vetoes), layered)["approvals"] is Verdict.WATCH
+def test_an_llm_that_decides_otherwise_is_told(source, promised):
+    layered = replace(promised, approved=0.7)
+    for approved, verdict in ((0.7, Verdict.OK), (0.3, Verdict.WATCH), (1.0, Verdict.WATCH)):
+        seen = source.watched(np.arange(300, 360), np.random.default_rng(2), approved=approved)
+        assert verdicts(seen, layered)["approvals"] is verdict
 
 
 def test_all_checks_together_call_as_rarely_as_is_promised(source, promised):

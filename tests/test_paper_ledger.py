@@ -80,7 +80,7 @@ def test_a_ledger_that_is_not_there_is_empty_and_is_not_made_by_reading(tmp_path
 def test_another_version_or_another_file_is_refused_by_name(traded):
     with closing(sqlite3.connect(traded / records.FILE)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigError, match="ledger.sqlite is no paper ledger of version 1"):
+    with pytest.raises(ConfigError, match="ledger.sqlite is no paper ledger of version 2"):
         records.read(traded, "fills")
     (traded / records.FILE).write_text("no database at all" * 100)
     with pytest.raises(ConfigError, match="ledger.sqlite cannot be used: file is not a database"):

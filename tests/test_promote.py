@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from mahler import cli, production, tracking
+from mahler.paper import records
 from tests.conftest import PERIOD
+from tests.llm_server import LlmServer
 from tests.test_cli import Outcome
 
 COMMIT = "c" * 40
@@ -179,6 +181,36 @@ def test_a_layer_is_a_model_that_judged_this_very_run_whatever_is_overridden(mah
         assert said in mahler("promote", "study=two", "llm_run=eeee", "override.gate=[synthetic,llm]", *MADE[1:]).line
     monkeypatch.undo()
     assert "is no evaluation, and a layer is a model" in mahler("promote", "study=two", f"llm_run={row['run_id']}").line
+
+
+def test_a_layer_that_is_promoted_is_asked_before_a_ticket_is_written(desk, mahler, tmp_path) -> None:
+    run = run_of("moderate")["run_id"]
+    scan = ["scan", "date=2020-06-01", f"scan.json={tmp_path / 'day.json'}"]
+    with LlmServer() as server:
+        asked = mahler("evaluate", f"run={run}", "study=asked", "arm=model", "llm=local", "llm.model=openai/no_skill",
+                       f"llm.api_base={server.api_base}", "llm.concurrency=32", "draws=1", "replications=100")
+        row, = tracking.runs("asked", kind="evaluation")
+        gates = "override.gate=[synthetic,llm]"
+        done = mahler("promote", f"run={run}", f"llm_run={row['run_id']}", gates, *MADE[1:])
+        assert (asked.status, done.status) == (0, 0), done.err
+        told, promised = read_there(desk), json.loads((desk / "conf" / "experiment" / "bands.json").read_text())
+        assert (told["llm"], told["llm_model"], told["llm_prompt"]) == ("on", "openai/no_skill", "balanced")
+        assert told["llm_on_missing"] == "approve" and "conservative" not in told["llm_prompt_text"]
+        of_all = 1.0 - row["loop.vetoes"] / row["loop.judged"]                   # a veto makes room for one more of its day
+        assert of_all < promised["approved"] < of_all + 0.15 and f"approves {promised['approved']:.1%}" in done.out
+        assert promised["trades"] != run_of("moderate")["trades"]                # they are those of the book with its vetoes
+        scanned = mahler(*scan, "scan.record=true")
+    day = json.loads((tmp_path / "day.json").read_text())
+    assert scanned.status == 0 and "What the LLM layer said" in scanned.out and day["decisions"], scanned.err
+    opened = [ticket["short_strike"] for ticket in day["tickets"] if ticket["action"] == "open"]
+    assert opened == [said["short_strike"] for said in day["decisions"] if said["approve"]]
+    assert records.read(desk / "data" / "paper", "decisions")["reason"].tolist() == ["planted"] * len(day["decisions"])
+    shutil.rmtree(desk / "data" / "paper")
+    assert mahler(*scan, "scan.cache_only=true").status == 0                     # the server is gone, its replies are kept
+    assert json.loads((tmp_path / "day.json").read_text())["tickets"] == day["tickets"]
+    assert "rehearses the rules and asks no model" in mahler("monitor", "simulate").line
+    mahler("promote", "rollback", "version=1")
+    assert "What the LLM layer said" not in mahler(*scan).out
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------

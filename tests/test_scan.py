@@ -2,18 +2,27 @@
 
 from dataclasses import replace
 from datetime import date
+from functools import partial
+from zlib import crc32
 
 import numpy as np
 import pytest
 
 from mahler import schema, stages
-from mahler.backtesting import backtest, market, prepare
+from mahler.backtesting import backtest, book, market, prepare, walked
 from mahler.config import Period
+from mahler.llm import asking, loop
+from mahler.llm.decided import recorded
+from mahler.llm.layer import Judged
+from mahler.llm.records import ENTRY
+from mahler.monitoring.paper import TABLES
+from mahler.monitoring.replay import parity
 from mahler.paper import account as accounts, modelled, records
 from mahler.scan import record, scan
 from mahler.schema import ConfigError
 from tests import paper
 from tests.conftest import default_config
+from tests.test_stage import committed
 
 PERIOD = ["period.start=2020-01-02", "period.end=2020-05-01"]     # a quiet January, then a March
 TIGHT = ["classifier=rule", "regime=prod", "limits.max_positions=5", "limits.max_heat=0.085", "sizing.fraction=0.03",
@@ -24,8 +33,8 @@ TIGHT = ["classifier=rule", "regime=prod", "limits.max_positions=5", "limits.max
 class Desk:
     """A config and a paper ledger: scans a day, and fills its tickets as modelled."""
 
-    def __init__(self, folder, *overrides, size=1.0):
-        self.folder, self.size = folder, size
+    def __init__(self, folder, *overrides, size=1.0, decide=None):
+        self.folder, self.size, self.decide = folder, size, decide
         self.config = default_config(*PERIOD, *overrides)
         self.chains, series = market(self.config)
         self.prepared = prepare(self.config, self.chains, series)
@@ -47,7 +56,7 @@ class Desk:
         c = self.config
         return scan(day, prepared or self.prepared, sized or self.sized, tables, rule=c.exit, fill=c.fill,
                     limits=c.limits, breaker=c.breaker, costs=c.costs, stage="paper",
-                    size_multiplier=self.size, config="c0ffee")
+                    size_multiplier=self.size, config="c0ffee", decide=self.decide)
 
     def record(self, found):
         return record(self.folder, found, self.account(), {
@@ -80,16 +89,18 @@ def traded(synthetic_home, tmp_path_factory):
 LEGS = ("ticker", "side", "expiration", "short_strike", "long_strike")
 
 
+def opens(table):
+    """What was opened, when, and how many: of tickets or of trades."""
+    rows = table["action"] == "open" if "action" in table else slice(None)
+    return sorted(zip(table["date"][rows].astype(str), table["contracts"][rows].tolist(), *(
+        table[name][rows].tolist() for name in LEGS), strict=True))
+
+
 def test_a_paper_ledger_of_scans_is_the_backtest(traded):
     desk, _, ledger = traded
     tickets, exits = records.read(desk.folder, "tickets"), records.read(desk.folder, "exits")
-    opened = tickets["action"] == "open"
-    ours = sorted(zip(tickets["date"][opened].astype(str), tickets["contracts"][opened].tolist(), *(
-        tickets[name][opened].tolist() for name in LEGS), strict=True))
-    trades = ledger.trades
-    theirs = sorted(zip(trades["date"].astype(str), trades["contracts"].tolist(), *(trades[name].tolist() for name in LEGS),
-                        strict=True))
-    assert ours == theirs and len(theirs) > 30
+    opened, trades = tickets["action"] == "open", ledger.trades
+    assert opens(tickets) == opens(trades) and len(trades["date"]) > 30
 
     closed = trades["exit_reason"] != "end_of_period"
     name_of = dict(zip(zip(tickets["date"][opened].astype(str), *(tickets[name][opened].tolist() for name in LEGS)),
@@ -142,6 +153,86 @@ def test_a_chain_that_ends_today_says_the_same_as_one_that_goes_on(traded, at_ho
     for name in ("tickets", "quotes", "scanned", "funnel"):
         for column, values in getattr(found, name).items():
             np.testing.assert_array_equal(values, getattr(scans[day - desk.days[0]], name)[column], err_msg=column)
+
+
+# ---- with an LLM layer -----------------------------------------------------------------------------------------------
+
+def of_three_one_is_rejected(asked):
+    """Decides each trade always alike, by what is known of it at entry; caps some, and comes to no decision on others."""
+    draws = np.array([crc32(repr([trade[name] for name in ENTRY]).encode()) % 30 for trade in asked])
+    return asking.blank(len(asked)) | {"approve": draws >= 10, "contracts": np.where(draws >= 10, draws % 4, 0).astype(np.int32),
+                                       "status": np.where(draws == 29, "failed", "decision").astype(object)}
+
+
+@pytest.fixture(scope="module")
+def layered(synthetic_home, tmp_path_factory):
+    """A desk that has traded the period with a layer, its scans, and the loop of the backtest with the same decisions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAHLER_HOME", str(synthetic_home))
+        desk = Desk(tmp_path_factory.mktemp("layered"), *TIGHT, decide=of_three_one_is_rejected)
+        of_backtest = book(desk.config, desk.prepared)
+        ended = loop.judge(of_backtest.candidates, partial(walked, desk.config, of_backtest), of_three_one_is_rejected)
+        return desk, desk.trade(desk.days), ended, of_backtest
+
+
+def test_a_paper_ledger_of_scans_with_a_layer_is_the_loop_of_the_backtest(layered, traded):
+    desk, scans, ended, _ = layered
+    tickets = records.read(desk.folder, "tickets")
+    assert opens(tickets) == opens(ended.ledger.trades) != opens(traded[2].trades) and len(opens(tickets)) > 20
+    assert scans[-2].after.equity == pytest.approx(ended.ledger.account["equity"][-2], abs=1e-6)
+
+
+def test_every_ticket_was_approved_and_every_veto_is_told_as_one(layered):
+    desk, scans, _, _ = layered
+    decisions, scanned, tickets = (records.read(desk.folder, name) for name in ("decisions", "scanned", "tickets"))
+    of = {key: row for row, key in enumerate(zip(*(decisions[name].tolist() for name in records.CANDIDATE)))}
+    reason = dict(zip(zip(*(scanned[name].tolist() for name in records.CANDIDATE)), scanned["reason"].tolist()))
+    for key, row in of.items():
+        assert decisions["approve"][row] or reason[key] == "vetoed"
+    opened = np.flatnonzero(tickets["action"] == "open")
+    for row in opened:
+        said = of[tuple(tickets[name].tolist()[row] for name in records.CANDIDATE)]
+        cap = decisions["contracts"][said]
+        assert decisions["approve"][said] and (cap == 0 or tickets["contracts"][row] <= cap)
+    assert sum(found.funnel["vetoed"].sum() for found in scans) == (~decisions["approve"]).sum() > 10
+
+
+def test_what_came_to_no_decision_takes_the_default_and_is_noted(layered):
+    _, scans, _, _ = layered
+    found = next(found for found in scans if (found.decisions["status"] == "failed").any())
+    assert any("the model came to no decision (failed); it is approved, as llm.on_missing says." in note for note in found.notes)
+
+
+def test_what_was_decided_and_recorded_is_not_asked_again(layered, monkeypatch):
+    desk, scans, _, _ = layered
+
+    def nobody(asked):
+        raise AssertionError("asked again")
+
+    k = next(k for k, found in enumerate(scans) if not found.decisions["approve"].all() and len(found.tickets["date"]))
+    monkeypatch.setattr(desk, "decide", recorded(records.read(desk.folder, "decisions"), nobody))
+    for table in ("tickets", "decisions", "scanned"):
+        for name, column in getattr(desk.scan(desk.days[k]), table).items():
+            np.testing.assert_array_equal(column, getattr(scans[k], table)[name])
+
+
+def test_monitoring_replays_what_a_layer_decided_and_asks_nobody(layered):
+    desk, scans, _, _ = layered
+    c, tables = desk.config, records.read_all(desk.folder, *TABLES)
+    scanner = partial(scan, prepared=desk.prepared, sized=desk.sized, rule=c.exit, fill=c.fill, limits=c.limits,
+                      breaker=c.breaker, costs=c.costs, config="")
+    sessions = np.array([found.date for found in scans])[:40]
+    same = parity(scanner, desk.chains.sessions, tables, committed(), sessions)
+    assert (same.sessions, same.agreed) == (40, 40), same.differences[:3]
+    lost = parity(scanner, desk.chains.sessions, tables | {"decisions": schema.empty(schema.DECIDED)}, committed(), sessions)
+    assert lost.agreed < 40
+
+
+def test_the_share_that_is_promised_is_counted_as_monitoring_counts_it(layered):
+    desk, scans, ended, of_backtest = layered
+    promised = Judged(of_backtest, ended.rows, ended.decisions).approved()
+    by_session = [found.decisions["approve"].mean() for found in scans if len(found.decisions["approve"])]
+    assert promised == pytest.approx(np.mean(by_session), abs=0.05)
 
 
 # ---- what is asked for of one day ------------------------------------------------------------------------------------

@@ -108,10 +108,10 @@ def test_without_a_promoted_config_there_is_nothing_to_scan(desk, mahler):
     assert status == 2 and "nothing was promoted yet: mahler promote run=ID" in said
 
 
-def test_a_promoted_llm_layer_is_not_left_out_in_silence(desk, mahler):
+def test_an_llm_layer_that_does_not_say_how_it_is_asked_is_refused(desk, mahler):
     (desk / "conf" / "experiment" / "production.json").write_text('{"llm": "on", "llm_model": "some-model"}')
     status, said = mahler("scan", "date=2020-03-09")
-    assert status == 2 and "has an LLM layer (some-model), which a scan does not ask" in said
+    assert status == 2 and "production.json: the whole: " in said and "is a required property" in said
 
 
 def test_ledgers_of_two_stores_never_mix(desk, mahler):

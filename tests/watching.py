@@ -30,8 +30,12 @@ class Source:
     def of(cls, ledger: Ledger) -> Source:
         return cls(ledger, of_backtest(ledger))
 
-    def watched(self, stretch: np.ndarray, rng: np.random.Generator, *, share: float = 0.66, credit: float = 1.0) -> Watched:
-        """The account that traded `stretch`, sessions of the backtest, and travelled `share` of the bid-ask in the mean."""
+    def watched(self, stretch: np.ndarray, rng: np.random.Generator, *, share: float = 0.66, credit: float = 1.0,
+                approved: float = 1.0) -> Watched:
+        """The account that traded `stretch`, sessions of the backtest, and travelled `share` of the bid-ask in the mean.
+
+        A layer was asked once a session, and approved with a chance of `approved`.
+        """
         h, t, n = self.history, self.ledger.trades, len(stretch)
         start = np.searchsorted(h.trades["day"], np.arange(len(h.growth) + 1))
         rows = np.concatenate([np.arange(start[s], start[s + 1]) for s in stretch]).astype(int)
@@ -50,9 +54,10 @@ class Source:
         fills["travel"] = np.clip(share + 0.08 * rng.standard_normal(len(fills["date"])), 0.0, 1.0)
         scanned = {"date": sessions, "reason": np.full(n, "max_positions", object), "risk_fraction": np.full(n, 0.02),
                    "max_loss": np.full(n, 4.8)}
+        decisions = {"date": sessions, "approve": rng.random(n) < approved}
         index = np.exp(np.cumsum(h.growth[stretch]))
         return Watched(sessions[0], sessions[-1], sessions, 1e5 * index, index,
-                       History(h.growth[stretch], h.entries[stretch], mine), trades, fills, scanned,
+                       History(h.growth[stretch], h.entries[stretch], mine), trades, fills, scanned, decisions,
                        np.zeros(0, "datetime64[D]"), np.full(n, 0.1), 0)
 
 

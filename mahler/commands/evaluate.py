@@ -26,7 +26,6 @@ from mahler.llm.loop import Decide
 from mahler.llm.replies import Replies
 from mahler.llm.study import Answers
 from mahler.schema import ConfigError, Table
-from mahler.simulate import simulate
 from mahler.terminal import progress, say
 
 NOT_THE_RESULT = ("study", "name", "force", "run", "trades")
@@ -208,12 +207,13 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
     """The decisions on the trades that the rules alone admit, and, of a run, on those that vetoes make room for."""
     looped = _in_loop(subject, decide) if config.in_loop and subject.row else None
     if looped is None:
-        decisions, judged, rounds = decide(subject.records), None, {}
+        decisions, judged, rounds, tables = decide(subject.records), None, {}, {}
     else:
         ended, judged = looped
         decisions = {name: column[:len(subject.records)] for name, column in ended.decisions.items()}
         rounds = {"loop.rounds": float(ended.rounds), "loop.vetoes": float(ended.vetoes),
                   "loop.judged": float(len(ended.rows))}
+        tables = {"loop": {"row": ended.rows} | {name: ended.decisions[name] for name in ("approve", "contracts")}}
     of_model = bool(((decisions["model"] != "") | (decisions["status"] != "decision")).any())   # only a model fails
     choices, cutoff = _choices(), config.llm.knowledge_cutoff
     answers = Answers(choices["arm"], config.llm.model if of_model else "", choices["prompt"] if of_model else "",
@@ -223,7 +223,7 @@ def _evaluated(config: Evaluate, subject: Subject, decide: Decide, against: Tabl
     label = f"{answers.name}: {subject.market}"
     known = memory.after(answers.cutoff) if of_model and answers.cutoff is not None else None
     files = found.files | evaluation_figures.evaluation(found.tables, label, known)
-    return Measured({**found.metrics, **rounds}, found.tables, files, {"verdict": found.verdict},
+    return Measured({**found.metrics, **rounds}, found.tables | tables, files, {"verdict": found.verdict},
                     _words(found, rounds), ())
 
 
@@ -232,12 +232,7 @@ def _in_loop(subject: Subject, decide: Decide) -> tuple[loop.Loop, Judged]:
     with progress("book of"):
         told, prepared = again(subject.row, subject.ledger)
     book = backtesting.book(told, prepared)
-
-    def walked(candidates: Table) -> Ledger:
-        return simulate(candidates, book.paths, book.exits, book.panel, told.exit, book.limits, book.breaker, book.costs,
-                        initial_equity=book.initial_equity, first_day=book.first_day)
-
-    ended = loop.judge(book.candidates, walked, decide)
+    ended = loop.judge(book.candidates, partial(backtesting.walked, told, book), decide)
     return ended, Judged(book, ended.rows, ended.decisions)
 
 

@@ -228,6 +228,9 @@ def _below(config: Monitor, name: str) -> list[str]:
 def simulate(config: Monitor) -> int:
     """Rehearse the account in worlds that are the model and in worlds with a fault. Status 1 where one is not as promised."""
     told, promised, n = _told(config), _promised(), config.simulate.sessions
+    if promised.approved is not None:
+        raise ConfigError("mahler monitor simulate rehearses the rules and asks no model, and an LLM layer is promoted: "
+                          "promote the run without llm_run to rehearse it")
     chains, series = market(told)
     first = _first(config, chains)
     prepared = prepare(told, chains, series)

@@ -15,13 +15,16 @@ from omegaconf import OmegaConf
 
 from mahler import (
     cache, config as configs, evaluated, home, ledger as ledgers, production, promotion, tracking, trials)
-from mahler.backtesting import identity, settings, store_root
+from mahler.backtesting import book, identity, settings, store_root, walked
 from mahler.commands import backtest, explain
 from mahler.config import Backtest, Promote, load
+from mahler.data import store
 from mahler.ledger import Ledger
+from mahler.llm import layer
 from mahler.monitoring import bands
 from mahler.promotion import Gate, Judged
 from mahler.schema import ConfigError
+from mahler.stages import Prepared
 from mahler.terminal import say, table
 
 Row = dict[str, Any]
@@ -41,7 +44,7 @@ def promote(config: Promote) -> None:
     """Walk the run again, ask every gate, and write it down as the production config."""
     row, judged = _of_study(config) if config.study else (explain.find(explain.typed(config.run)), None)
     ledger = ledgers.read(row["artifacts"])
-    told, _ = explain.again(row, ledger)
+    told, prepared = explain.again(row, ledger)
     judged = judged or _judged(row, told)
     evaluation = None if config.llm_run is None else _evaluation(explain.typed(config.llm_run, "llm_run"), row)
     state = tracking.git_state(tracking.PACKAGE)
@@ -53,12 +56,14 @@ def promote(config: Promote) -> None:
         row, judged, asked, config.override, promoted=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=state[0] if state else "none", code_version=cache.code_version(),
         llm_run=evaluation["run_id"] if evaluation else "off")
-    promised = bands.bands(ledger, fill=told.fill, rule=config.bands, rng=np.random.default_rng(config.bands.seed))
+    ledger, approved = _vetoed(told, prepared, evaluation) if evaluation else (ledger, None)
+    promised = bands.bands(ledger, fill=told.fill, rule=config.bands, rng=np.random.default_rng(config.bands.seed),
+                           approved=approved)
     _install(row, told, provenance, _layer(evaluation), bands.plain(promised))
     _warn_of_losses(row)
     if evaluation:
-        say(f"Its LLM layer is for a live system that reads {production.JSON}: mahler scan asks no model, and refuses to "
-            "scan without its vetoes.")
+        say(f"Its LLM layer, {evaluation['tags.model']}, approves {approved:.1%} of what it is asked, and mahler scan asks it "
+            "before it writes a ticket.")
 
 
 def _of_study(config: Promote) -> tuple[Row, Judged]:
@@ -147,10 +152,22 @@ def _verdict(evaluation: Row | None) -> str | None:
 
 
 def _layer(evaluation: Row | None) -> dict[str, Any] | None:
-    """The LLM layer of production.json."""
+    """The LLM layer of production.json: as it was asked when it was judged."""
     if evaluation is None:
         return None
-    return {name: evaluation[f"tags.{name}"] for name in ("model", "prompt", "context")}
+    asked = OmegaConf.to_container(OmegaConf.load(evaluation["artifacts"] / "config.yaml"), resolve=True)
+    return production.settings_of_layer(evaluation["tags.prompt"], evaluation["tags.context"], asked)
+
+
+def _vetoed(told: Backtest, prepared: Prepared, evaluation: Row) -> tuple[Ledger, float]:
+    """The run with the vetoes of its layer, which is what the paper account will trade, and the share that it approved."""
+    path = evaluation["artifacts"] / "loop.parquet"
+    if not path.is_file():
+        raise ConfigError(f"llm_run={evaluation['run_id'][:8]}: was not judged inside the portfolio, so what its vetoes leave "
+                          "cannot be promised; mahler evaluate arm=model in_loop=true")
+    decided = store.read_table(path)
+    judged = layer.Judged(book(told, prepared), decided["row"], decided)
+    return walked(told, judged.book, judged.vetoed()), judged.approved()
 
 
 def _install(row: Row, told: Backtest, provenance: dict[str, str], layer: dict[str, Any] | None,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, date as Date, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
-from mahler import home, production, scan_page, stages, tracking
+from mahler import home, ledger as ledgers, production, scan_page, stages, tracking
 from mahler.backtesting import identity, market, paper_account, prepare, source_module, store_root
 from mahler.commands.explain import line, show
 from mahler.config import Backtest, Period, Scan
 from mahler.data import store
+from mahler.llm.decided import recorded
+from mahler.llm.loop import Decide
 from mahler.paper import account as accounts, records, stage
 from mahler.scan import Scan as Found, record, scan
 from mahler.schema import ConfigError, Table
-from mahler.terminal import say
+from mahler.terminal import progress, say
 
 EXCHANGE = ZoneInfo("America/New_York")
 
@@ -28,15 +35,15 @@ def run(config: Scan) -> None:
     day = datetime.now(EXCHANGE).date() if config.date == "today" else Date.fromisoformat(config.date)
     told = Backtest(**{f.name: getattr(config, f.name) for f in fields(Backtest)})
     folder, root = home.paper_dir(), store_root(config.data)
-    _check_layer()
     _check_fresh(told, day)
-    tables = records.read_all(folder, *accounts.OF_AN_ACCOUNT, "stages")
+    tables = records.read_all(folder, *accounts.OF_AN_ACCOUNT, "stages", "decisions")
     account = _account(tables["account"], told, day)
     started = account["started"][0]
     if np.datetime64(day) < started:
         raise ConfigError(f"date={day} is before the paper account, which starts on {started}")
 
-    found, chains_digest = _scan(config, told, day, tables | {"account": account})
+    with _layer(config, tables) as decide:
+        found, chains_digest = _scan(config, told, day, tables | {"account": account}, decide)
     synthetic = source_module(config.data).SYNTHETIC
     header = {"market": "SYNTHETIC" if synthetic else "real", "source": root.name, "data_digest": chains_digest,
               "config": identity(told)[:12], "code_version": tracking.code_version(),
@@ -66,7 +73,7 @@ def _keep(config: Scan, found: Found, account: Table, header: dict[str, str]) ->
     return [*done, _write(folder / "scans" / f"{found.date}.json", text), f"Recorded: {folder / records.FILE}"]
 
 
-def _scan(config: Scan, told: Backtest, day: Date, tables: dict[str, Table]) -> tuple[Found, str]:
+def _scan(config: Scan, told: Backtest, day: Date, tables: dict[str, Table], decide: Decide | None) -> tuple[Found, str]:
     """The session, from chains that end on it; and their digest."""
     held = accounts.account(tables, np.datetime64(day)).positions["position"]
     opened = tables["tickets"]["date"][np.isin(tables["tickets"]["ticket_id"].astype(str), held.astype(str))]
@@ -78,7 +85,8 @@ def _scan(config: Scan, told: Backtest, day: Date, tables: dict[str, Table]) -> 
     name = _stage(tables, tables["account"]["started"][0], day)
     return scan(len(chains.sessions) - 1, prepared, sized, tables, rule=config.exit, fill=config.fill,
                 limits=config.limits, breaker=config.breaker, costs=config.costs, stage=name,
-                size_multiplier=config.stages[name].size_multiplier, config=identity(told)[:12]), chains.fingerprint
+                size_multiplier=config.stages[name].size_multiplier, config=identity(told)[:12],
+                decide=decide), chains.fingerprint
 
 
 def _stage(tables: dict[str, Table], started: np.datetime64, day: Date) -> str:
@@ -96,16 +104,38 @@ def _account(recorded: Table, told: Backtest, day: Date) -> Table:
     return paper_account(told, day)
 
 
-def _check_layer() -> None:
-    """Raise ConfigError where an LLM layer was promoted: a scan without its vetoes would not be what was promoted."""
-    folder = home.project_conf() / "experiment"
-    if HydraConfig.get().runtime.choices.get("experiment") != "production" or not (folder / production.JSON).is_file():
-        return
-    promoted = production.read(folder)
-    if promoted["llm"] == "on":
-        raise ConfigError(f"experiment=production has an LLM layer ({promoted['llm_model']}), which a scan does not ask: "
-                          "promote the config without llm_run to scan it")
+# ---- the LLM layer ---------------------------------------------------------------------------------------------------
 
+@contextmanager
+def _layer(config: Scan, tables: dict[str, Table]) -> Iterator[Decide | None]:
+    """What the promoted LLM layer decides, and has decided already; None where none was promoted, or it is not scanned."""
+    folder = home.project_conf() / "experiment"
+    chosen = HydraConfig.get().runtime.choices.get("experiment") == "production" and (folder / production.JSON).is_file()
+    promoted = production.read(folder) if chosen else {"llm": "off"}
+    if promoted["llm"] == "off":
+        yield None
+        return
+    from mahler.llm import asking                               # pydantic: a fifth of a second that only asking needs
+    from mahler.llm.client import Client
+    from mahler.llm.replies import Replies
+
+    llm, prompt, context = production.layer(promoted, cache_only=config.scan.cache_only, max_cost=config.scan.max_cost)
+    with Replies(home.replies_path()) as replies, progress("ask") as bar, \
+            Client(llm, replies, say, random.Random(0)) as client:
+        yield recorded(tables["decisions"], partial(
+            asking.ask, client=client, prompt=prompt, context=context, known=_known(promoted["run_id"], tables["tickets"]),
+            progress=bar, asked=[]))
+
+
+def _known(run_id: str, tickets: Table) -> list[dict[str, Any]]:
+    """The entry days and VIX that a context may compare with: those of the promoted run, and of the opens since its last."""
+    records = ledgers.export(ledgers.read(tracking.get(run_id)["artifacts"]))
+    last = np.datetime64(max(record["date"] for record in records))
+    since = np.flatnonzero((tickets["action"] == "open") & (tickets["date"] > last) & ~np.isnan(tickets["vix"]))
+    return records + [{"date": str(tickets["date"][k]), "vix": float(tickets["vix"][k])} for k in since]
+
+
+# ---- what has to be there --------------------------------------------------------------------------------------------
 
 def _check_fresh(told: Backtest, day: Date) -> None:
     """Raise ConfigError where the store ends before `day`: what is not there is not scanned."""

@@ -98,6 +98,18 @@ class Judged:
         most[self.rows] = self.decisions["contracts"]
         return most
 
+    def vetoed(self) -> Table:
+        """The book's candidates with the vetoes, a risk fraction of 0, and the caps."""
+        candidates = self.book.candidates
+        return candidates | {"risk_fraction": np.where(self.keep(), candidates["risk_fraction"], 0.0),
+                             "max_contracts": capped(candidates["max_contracts"], self.most_contracts())}
+
+    def approved(self) -> float:
+        """Share that was approved, the mean over the sessions on which anything was judged: those of one share its news."""
+        day = self.book.candidates["day"][self.rows]
+        asked, kept = np.bincount(day), np.bincount(day, weights=self.decisions["approve"])
+        return float((kept[asked > 0] / asked[asked > 0]).mean()) if len(day) else np.nan
+
     def bill(self) -> np.ndarray:
         """Dollars of replies so far on each session of the account, (n_days,)."""
         day = self.book.candidates["day"][self.rows] - self.book.first_day

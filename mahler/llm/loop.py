@@ -27,6 +27,7 @@ class Loop:
     """The book with the vetoes, and all that was decided on the way to it."""
 
     ledger: Ledger
+    candidates: Table            # as they were admitted: with the vetoes and the caps
     rows: np.ndarray             # of the candidates that were judged, in the order in which they were
     decisions: Table             # (n_judged,) schema.DECISION
     rounds: int                  # simulations after the first
@@ -46,7 +47,8 @@ def judge(candidates: Table, simulate: Callable[[Table], Ledger], decide: Decide
     risk, most = candidates["risk_fraction"].copy(), candidates["max_contracts"].copy()
     rows, decisions, rounds = [], [], 0
     while True:
-        ledger = simulate(candidates | {"risk_fraction": risk, "max_contracts": most})
+        vetoed = candidates | {"risk_fraction": risk.copy(), "max_contracts": most.copy()}
+        ledger = simulate(vetoed)
         admitted = ledger.trades["candidate"]
         new = np.flatnonzero(~judged[admitted])
         if not len(new):
@@ -61,4 +63,4 @@ def judge(candidates: Table, simulate: Callable[[Table], Ledger], decide: Decide
         rounds += 1
     together = {name: np.concatenate([table[name] for table in decisions]) if decisions else np.zeros(0, DECISION[name])
                 for name in DECISION.names}
-    return Loop(ledger, np.concatenate(rows) if rows else np.zeros(0, np.int64), together, rounds)
+    return Loop(ledger, vetoed, np.concatenate(rows) if rows else np.zeros(0, np.int64), together, rounds)

@@ -126,7 +126,7 @@ class Bands:
     sizes: dict[str, Size]       # by regime
     exits: dict[str, float]      # share of trades by reason
     size_zero: float             # share of candidates that did not come to one contract
-    approved: float | None       # share of candidates that the LLM lets through; None without one
+    approved: float | None       # share that the LLM approves of what it is asked, by session; None without one
     mean_pnl: dict[str, float]   # dollars per contract, of all and by regime
     cusum: Cusum
     bands: dict[str, Band]       # by check; growth and trades are of sessions, the others of trades
@@ -252,7 +252,8 @@ def bands(ledger: Ledger, *, fill: Fill, rule: BandRule, rng: np.random.Generato
     fill
         The fill model of the run.
     approved
-        Share of candidates that the LLM layer let through where it was judged; None without one.
+        Share that the LLM layer approved of what it was asked, the mean of sessions, where it was judged; None
+        without one. `ledger` is then the one with its vetoes.
 
     Raises
     ------

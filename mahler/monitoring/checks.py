@@ -301,10 +301,10 @@ def cusum(seen: Watched, promised: Bands) -> Check:
 
 
 def approvals(seen: Watched, promised: Bands) -> list[Check]:
-    """Share of candidates that the LLM lets through, by session, where there is one."""
+    """Share of the candidates that the LLM was asked about which it approved, by session, where there is one."""
     if promised.approved is None:
         return []
-    x = _by_session(seen.scanned["date"], (seen.scanned["reason"] != "vetoed").astype(float))
+    x = _by_session(seen.decisions["date"], seen.decisions["approve"].astype(float))
     low, high = confidence_sequence(x, promised.rule.sequence_alpha(promised.rule.watch))
     share = promised.approved
     verdict = Verdict.TOO_EARLY if len(x) < 3 else Verdict.OK if low <= share <= high else Verdict.WATCH

@@ -13,7 +13,7 @@ from mahler.paper import account as accounts
 from mahler.paper.filled import filled
 from mahler.schema import MULTIPLIER, Exit, Table
 
-TABLES = ("account", "tickets", "orders", "fills", "quotes", "marks", "cash", "scans", "scanned", "stages", "exits")
+TABLES = ("account", "tickets", "orders", "fills", "quotes", "marks", "cash", "scans", "scanned", "decisions", "stages", "exits")
 """The tables of the paper ledger that are watched."""
 
 PAIRS = 4                # prices of the same legs on two sessions, before their not moving is odd
@@ -42,6 +42,7 @@ class Watched:
     trades: Table
     fills: Table
     scanned: Table               # schema.SCANNED, since `start`
+    decisions: Table             # schema.DECIDED, since `start`
     missing: np.ndarray          # sessions that were not scanned
     unchanged: np.ndarray        # (n_sessions,)
     oldest_mark: int             # sessions since both legs of an open position had a usable quote
@@ -76,10 +77,10 @@ def watched(tables: Mapping[str, Table], start: np.datetime64, end: np.datetime6
         "max_loss": MULTIPLIER * trades.pop("max_loss_per_share"), "equity": before[day], "size_multiplier": multiplier,
         "reason": np.where(says, trades["reason"], ""),
         "pnl": np.where(says, trades["pnl"] / trades["contracts"], np.nan)})
-    scanned = _rows(until["scanned"], until["scanned"]["date"] >= start)
+    scanned, decisions = (_rows(until[name], until[name]["date"] >= start) for name in ("scanned", "decisions"))
     open_marks = np.isin(until["marks"]["position"].astype(str), account.positions["position"].astype(str))
     last = until["marks"]["date"] == (sessions[-1] if len(sessions) else end)
-    return Watched(start, end, sessions, equity, np.exp(np.cumsum(growth)), history, trades, fills, scanned,
+    return Watched(start, end, sessions, equity, np.exp(np.cumsum(growth)), history, trades, fills, scanned, decisions,
                    np.setdiff1d(sessions, until["scans"]["date"]), _unchanged(sessions, until["marks"], scanned),
                    int(until["marks"]["age"][open_marks & last].max(initial=0)))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from mahler.llm.arms.approve_all import approve_all
+from mahler.llm.decided import recorded
 from mahler.paper import stage as stages
 from mahler.paper.account import OF_AN_ACCOUNT
 from mahler.paper.stage import Stage
@@ -32,19 +35,21 @@ def parity(scanner: Scanner, dates: np.ndarray, tables: Mapping[str, Table], amo
            sessions: np.ndarray) -> Parity:
     """Scan again those of `sessions` that are recorded, with the stage that each had.
 
-    `dates` (n_days,) are the sessions of the chains, `tables` those of monitoring.paper.TABLES.
+    `dates` (n_days,) are the sessions of the chains, `tables` those of monitoring.paper.TABLES. An LLM layer is not
+    asked again: what it was not asked about, and is a ticket now, is a difference.
     """
     scans, started = tables["scans"], tables["account"]["started"]
     book = {name: tables[name] for name in OF_AN_ACCOUNT}
-    recorded = scans["date"][np.isin(scans["date"], sessions)]
+    scanned = scans["date"][np.isin(scans["date"], sessions)]
+    decide = recorded(tables["decisions"], partial(approve_all, history=(), ask=None, rng=None))
     found = []
-    for date in recorded:
+    for date in scanned:
         day = int(np.searchsorted(dates, date))
         if day == len(dates) or dates[day] != date:
             found.append(f"{date}: the chains have no such session any more")
             continue
         name, _ = stages.current(tables["stages"], started[0], date)
-        again = scanner(day, tables=book, stage=name, size_multiplier=among[name].size_multiplier)
+        again = scanner(day, tables=book, stage=name, size_multiplier=among[name].size_multiplier, decide=decide)
         found.append(difference(again, _of(tables["tickets"], date), _of(tables["scanned"], date)))
     different = tuple(words for words in found if words)
     return Parity(len(found), len(found) - len(different), different)

@@ -10,6 +10,7 @@
     scans       the days that were scanned and recorded                       (date)
     scanned     the candidates of a scan and what became of them              (date, legs)
     funnels     what the screen left of a day, per ticker                     (date, ticker)
+    decisions   what an LLM layer said of the candidates it was asked about   (date, legs)
     stages      moves between stages: when, to which, who, why                (moved_at)
     exits       a view: what the fills of each closed position come to
 
@@ -33,10 +34,13 @@ import numpy as np
 from mahler import schema
 from mahler.schema import ConfigError, Table, check_columns, one_line
 
-VERSION = 1
+VERSION = 2
 """Of the layout; it is the user_version of the database."""
 
 FILE = "ledger.sqlite"
+
+CANDIDATE = ("date", "ticker", "side", "expiration", "short_strike", "long_strike")
+"""What names a candidate of a scan."""
 
 TABLES: dict[str, tuple[np.dtype, tuple[str, ...]]] = {
     "account": (schema.PAPER_ACCOUNT, ("started",)),
@@ -47,8 +51,9 @@ TABLES: dict[str, tuple[np.dtype, tuple[str, ...]]] = {
     "marks": (schema.MARK, ("position", "date")),
     "cash": (schema.CASH, ("cash_id",)),
     "scans": (schema.SCAN, ("date",)),
-    "scanned": (schema.SCANNED, ("date", "ticker", "side", "expiration", "short_strike", "long_strike")),
+    "scanned": (schema.SCANNED, CANDIDATE),
     "funnels": (schema.FUNNEL, ("date", "ticker")),
+    "decisions": (schema.DECIDED, CANDIDATE),
     "stages": (schema.STAGE_MOVE, ("moved_at",)),
 }
 """Each table, its columns and its natural key."""
