@@ -209,6 +209,9 @@ def test_a_layer_that_is_promoted_is_asked_before_a_ticket_is_written(desk, mahl
     assert mahler(*scan, "scan.cache_only=true").status == 0                     # the server is gone, its replies are kept
     assert json.loads((tmp_path / "day.json").read_text())["tickets"] == day["tickets"]
     assert "rehearses the rules and asks no model" in mahler("monitor", "simulate").line
+    (row["artifacts"] / "loop.parquet").unlink()
+    assert "was not judged inside the portfolio" in mahler("promote", f"run={run}", f"llm_run={row['run_id']}", gates,
+                                                           *MADE[1:]).line
     mahler("promote", "rollback", "version=1")
     assert "What the LLM layer said" not in mahler(*scan).out
 

@@ -14,7 +14,7 @@ from mahler.promotion import Gate, Judged, Override
 from mahler.schema import ConfigError
 from mahler.trials import Trial
 from mahler.validation.verdict import BETTER, NO_EVIDENCE, verdict
-from tests.conftest import default_config
+from tests.conftest import default_config, evaluate_config
 from tests.test_validation_verdict import GOOD
 
 RUN = {"run_id": "r" * 32, "name": "SPY regime=prod", "study": "grid", "tags.market": "real", "tags.data_source": "orats",
@@ -173,12 +173,26 @@ def test_every_option_makes_a_production_json_that_its_schema_takes(option: str)
 
 
 def test_production_json_is_flat_and_has_every_value_under_a_name_of_its_own() -> None:
-    values = flat("regime=prod", "exit=hold", llm={"model": "m", "prompt": "balanced", "context": "full"})
+    values = flat("regime=prod", "exit=hold")
     production.check(values)
     assert values["regime_bear_high_vol"] == 0.4 and values["exit_stop_loss"] is None and values["exit_dte"] == 0
     assert values["fill"] == "travel" and values["fill_travel"] == 0.66 and values["llm_threshold"] is None
     scalars = [x for value in values.values() for x in (value if isinstance(value, list) else [value])]
     assert all(x is None or isinstance(x, (str, int, float)) for x in scalars)
+
+
+@pytest.mark.parametrize("llm, context", [("grok", "blind"), ("ollama", "shifted")])
+def test_a_layer_is_asked_by_what_production_json_says_as_it_was_asked_when_it_was_judged(llm: str, context: str) -> None:
+    judged = evaluate_config(f"llm={llm}", f"context={context}", "prompt=conservative", "llm.temperature=0.3")
+    values = json.loads(json.dumps(flat(llm=production.settings_of_layer("conservative", context, configs.plain(judged)))))
+    model, prompt, shown = production.layer(values, cache_only=True, max_cost=0.5)
+    assert (prompt, shown) == (judged.prompt, judged.context) and values["llm"] == "on"
+    assert model == replace(judged.llm, cache_only=True, max_cost=0.5, knowledge_cutoff=None)
+    question = [{"role": "user", "content": "?"}]
+    assert model.request(question, "{}", 0) == judged.llm.request(question, "{}", 0)
+    del values["llm_seed"]
+    with pytest.raises(ConfigError, match="'llm_seed' is a required property"):
+        production.layer(values, cache_only=True, max_cost=0.5)
 
 
 @pytest.mark.parametrize("changed, said", [

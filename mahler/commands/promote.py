@@ -62,8 +62,8 @@ def promote(config: Promote) -> None:
     _install(row, told, provenance, _layer(evaluation), bands.plain(promised))
     _warn_of_losses(row)
     if evaluation:
-        say(f"Its LLM layer, {evaluation['tags.model']}, approves {approved:.1%} of what it is asked, and mahler scan asks it "
-            "before it writes a ticket.")
+        say(f"Its LLM layer, {evaluation['tags.model']}, approves {approved:.1%} of what a session asks it, and mahler scan "
+            "asks it before it writes a ticket.")
 
 
 def _of_study(config: Promote) -> tuple[Row, Judged]:
