@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from types import SimpleNamespace
 from zlib import crc32
 
 import numpy as np
@@ -15,7 +16,8 @@ from mahler.llm import asking, loop
 from mahler.llm.decided import recorded
 from mahler.llm.layer import Judged
 from mahler.llm.records import ENTRY
-from mahler.monitoring.paper import TABLES
+from mahler.monitoring.checks import Verdict, approvals
+from mahler.monitoring.paper import TABLES, watched
 from mahler.monitoring.replay import parity
 from mahler.paper import account as accounts, modelled, records
 from mahler.scan import record, scan
@@ -23,6 +25,7 @@ from mahler.schema import ConfigError
 from tests import paper
 from tests.conftest import default_config
 from tests.test_stage import committed
+from tests.watching import RULE
 
 PERIOD = ["period.start=2020-01-02", "period.end=2020-05-01"]     # a quiet January, then a March
 TIGHT = ["classifier=rule", "regime=prod", "limits.max_positions=5", "limits.max_heat=0.085", "sizing.fraction=0.03",
@@ -233,6 +236,10 @@ def test_the_share_that_is_promised_is_counted_as_monitoring_counts_it(layered):
     promised = Judged(of_backtest, ended.rows, ended.decisions).approved()
     by_session = [found.decisions["approve"].mean() for found in scans if len(found.decisions["approve"])]
     assert promised == pytest.approx(np.mean(by_session), abs=0.05)
+    seen = watched(records.read_all(desk.folder, *TABLES), scans[0].date, scans[-1].date)
+    for share, verdict in ((promised, Verdict.OK), (0.2, Verdict.WATCH), (1.0, Verdict.WATCH)):
+        check, = approvals(seen, SimpleNamespace(approved=share, rule=RULE))
+        assert check.verdict is verdict and check.value == pytest.approx(np.mean(by_session))
 
 
 # ---- what is asked for of one day ------------------------------------------------------------------------------------

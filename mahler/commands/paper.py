@@ -13,7 +13,7 @@ from mahler.config import Paper
 from mahler.figures import percent
 from mahler.paper import account as accounts, joining, modelled, records
 from mahler.paper.filled import filled
-from mahler.schema import MULTIPLIER, ConfigError, Table
+from mahler.schema import MULTIPLIER, ConfigError, Table, one_line
 from mahler.terminal import say, table
 
 
@@ -103,4 +103,4 @@ def _cell(value: object) -> str:
     """A value in short; "" of what is missing."""
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else f"{value:g}"
-    return "" if isinstance(value, np.datetime64) and np.isnat(value) else str(value)
+    return "" if isinstance(value, np.datetime64) and np.isnat(value) else one_line(str(value))
