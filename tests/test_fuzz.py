@@ -214,7 +214,7 @@ def containers(rng: np.random.Generator) -> Mutant:
     return Mutant(bytes(data), set(), "container", "ORATS_SMV_Strikes_20240103.zip")
 
 
-MUTATIONS = ((cells, 4000), (numbers, 2000), (rows, 1500), (columns, 700), (bytes_, 1000), (containers, 800))
+MUTATIONS = ((cells, 2000), (numbers, 1000), (rows, 800), (columns, 700), (bytes_, 1000), (containers, 800))
 
 
 # ---------------------------------------------------------------------------------------------- the literal reading
