@@ -29,9 +29,10 @@ demo: install  ## synthetic market, the regime grid on a short period, a table b
 	@echo "The full study:         $(BIN)/mahler backtest experiment=regime_grid"
 
 # A file of tests stays on one process: what it builds once, a wheel or a market, it builds once. Three processes on two
-# cores, for a third of the time a test waits for a process or a server of its own.
+# cores, for a third of the time a test waits for a process or a server of its own; in the order of their names, because by
+# their number of tests the long ones would come last.
 test: install  ## all tests, on three processes
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: install  ## speed and memory of every stage; takes minutes, not part of the tests
 	$(BIN)/python tests/bench.py
