@@ -5,7 +5,7 @@ Drawn from the tables of llm.evaluation as they were logged; nothing here comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np

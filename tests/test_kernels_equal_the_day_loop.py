@@ -92,8 +92,6 @@ def _compare(market: Market, run: Run, truth: oracle.Result) -> None:
         assert run.funnel[stage].sum(axis=1).tolist() == want, stage
 
 
-
-
 @pytest.mark.parametrize("block", range(4))
 def test_the_kernels_equal_the_day_loop(block: int) -> None:
     reached = Counter()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mahler import cli, production, tracking
+from mahler import cache, cli, production, tracking
 from mahler.paper import records
 from tests.conftest import PERIOD
 from tests.llm_server import LlmServer
@@ -68,7 +68,7 @@ def read_there(desk: Path) -> dict:
 def test_a_study_without_evidence_promotes_its_control_and_says_where_it_comes_from(desk) -> None:
     text = (desk / "conf" / "experiment" / "production.yaml").read_text()
     row, version = run_of("moderate"), tracking.versions()[-1]
-    for said in (row["run_id"], row["tags.data_digest"], COMMIT, tracking.code_version(), "overridden.synthetic: The market",
+    for said in (row["run_id"], row["tags.data_digest"], COMMIT, cache.code_version(), "overridden.synthetic: The market",
                  "gates_passed: clean_tree, validation", "override_reason: a rehearsal"):
         assert f"{said}" in text.partition("defaults:")[0], said
     assert version["version"] == 1 and version["run_id"] == row["run_id"]

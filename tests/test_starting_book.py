@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mahler.schema import Rejection
-from mahler.simulate import Book, Breaker, walk, weeks
+from mahler.simulate import Book, walk, weeks
 from tests import oracle
 from tests.markets import Market, Run, random_market, run_market
 from tests.test_kernels_equal_the_day_loop import _date, _oracle
