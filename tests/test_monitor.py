@@ -104,6 +104,11 @@ OWN_CHECK = {"slippage doubled": "fills", "wrong multiplier": "parity", "stale f
              "exits late": "exits"}
 
 
+def test_a_config_that_is_filled_at_the_mid_is_rehearsed_without_worlds_of_other_fills() -> None:
+    named = {share: [world.name for world in rehearsal.worlds(*[None] * 4, share, 0)] for share in (0.5, 0.66)}
+    assert set(named[0.66]) - set(named[0.5]) == {"better fills", "slippage doubled"} and "as modelled" in named[0.5]
+
+
 @pytest.mark.parametrize("name", rehearsal.LOUD)
 def test_a_fault_is_loud_in_time_and_told_by_its_own_check(market_of, scratch, name):
     course = market_of.course(name, scratch)

@@ -75,11 +75,15 @@ class Course:
 
 def worlds(right: Scanner, wrong_multiplier: Scanner, wrong_size: Scanner, stale: Scanner, share: float,
            stale_from: int) -> list[World]:
-    """The worlds, given scanners of the promoted config and of what is wrong; `share` is of the fill model."""
+    """The worlds, given scanners of the promoted config and of what is wrong; `share` is of the fill model.
+
+    A config that is filled at the mid has no slippage that could be less or more: no world of other fills.
+    """
+    other_fills = [World("better fills", right, right, 0.5 + 0.5 * (share - 0.5)),
+                   World("slippage doubled", right, right, 0.5 + 2.0 * (share - 0.5))]
     return [
         World("as modelled", right, right, share),
-        World("better fills", right, right, 0.5 + 0.5 * (share - 0.5)),
-        World("slippage doubled", right, right, 0.5 + 2.0 * (share - 0.5)),
+        *(other_fills if share > 0.5 else []),
         World("wrong multiplier", wrong_multiplier, right, share),
         World("stale feed", stale, stale, share, begins=stale_from),
         World("sizing bug", wrong_size, right, share),
