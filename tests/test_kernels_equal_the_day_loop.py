@@ -11,7 +11,7 @@ from mahler.schema import Exit, Rejection
 from tests import oracle
 from tests.markets import Market, Run, random_market, run_market
 
-N_MARKETS = 400
+N_MARKETS = 280
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -155,9 +155,9 @@ def test_too_many_failures_stop_and_keep_what_was_answered(server, tmp_path):
 
 
 def test_no_more_calls_are_on_their_way_than_allowed(tmp_path):
-    with LlmServer(latency=0.02) as server:
-        answers, client = asked(server, "no_skill", tmp_path, concurrency=7, questions=60)
-        assert client.calls == len(answers) == 60 and server.most_at_once == 7
+    with LlmServer(latency=0.5) as server:              # long enough for seven to set out on a busy machine
+        answers, client = asked(server, "no_skill", tmp_path, concurrency=7, questions=21)
+        assert client.calls == len(answers) == 21 and server.most_at_once == 7
 
 
 def test_a_minute_has_no_more_calls_than_allowed(server, tmp_path):
