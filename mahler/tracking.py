@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mahler import home, ledger as ledgers
+from mahler.cache import code_version  # noqa: F401  part of a run's signature
 from mahler.data import store
 from mahler.ledger import Ledger
 from mahler.schema import ConfigError, Table
