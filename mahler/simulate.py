@@ -10,7 +10,7 @@ import numpy as np
 
 from mahler import schema
 from mahler.core.admission import admit
-from mahler.exits import Costs, ExitRule, closed_before_split, max_loss_per_contract, unreachable_stops
+from mahler.exits import Costs, ExitRule, closed_before_split, unreachable_stops
 from mahler.ledger import Deferred, Ledger
 from mahler.panel import Panel
 from mahler.paths import Paths
@@ -105,11 +105,11 @@ def window_walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, l
     """
     book = book or Book.empty(initial_equity)
     before = (candidates["day"], candidates["ticker"], candidates["spread_id"], candidates["credit"],
-              candidates["mid_credit"], max_loss_per_contract(candidates, costs))
+              candidates["mid_credit"], candidates["max_loss"])
     after = (exits["day"], exits["reason"], exits["cost"], exits["costs"])
     vix_broken = (panel.vix[:, 0] >= _no_limit(breaker.max_vix)).astype(np.int8)
     week, in_group = weeks(panel.dates), np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
-    rules = (costs.entry, book.cash, book.yesterday, book.last_week, book.peak, limits.max_positions, limits.max_entries_per_day,
+    rules = (costs.entry, costs.round_trip, book.cash, book.yesterday, book.last_week, book.peak, limits.max_positions, limits.max_entries_per_day,
              limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
              _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from mahler.core.admission import unclosed
 from mahler.exits import Costs
 from mahler.panel import Panel
 from mahler.paths import Paths
-from mahler.schema import MULTIPLIER, Exit, Table
+from mahler.schema import Exit, Table
 from mahler.simulate import Breaker, Limits, window_walker
 from mahler.validation.walkforward import Trial, Walk
 
@@ -24,8 +25,9 @@ def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: L
     `max_contracts`; `exits` are theirs. Positions that are open after the session before last_day stay at their
     marks. A window [0, n_days) is what `simulate` walks.
     """
-    day, credit = candidates["day"], candidates["credit"]
+    day, credit, n_days = candidates["day"], candidates["credit"], len(panel.dates)
     risk, most = candidates["risk_fraction"], candidates["max_contracts"]
+    ends = np.where(exits["reason"] == int(Exit.END_OF_PERIOD), n_days, exits["day"])    # a valuation is no exit
     over = window_walker(candidates, paths, exits, panel, limits, breaker, costs, initial_equity=initial_equity)
 
     def rewalk(first_day: int, last_day: int) -> Walk:
@@ -34,25 +36,12 @@ def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: L
         contracts, _, cash, marks, open_max_loss, *_ = over(rows, first_day, last_day, risk, most)
         at = np.flatnonzero(contracts > 0)      # ten times quicker of booleans than of integers
         lots, at = contracts[at], at + rows.start
-        entry_day, exit_day, pnl = day[at], exits["day"][at], lots * exits["pnl"][at]
-        exit_day = np.where(exits["reason"][at] == Exit.END_OF_PERIOD, np.maximum(exit_day, last_day), exit_day)
-        unclosed = np.zeros(last_day - first_day)
-        for i in np.flatnonzero(exit_day >= last_day):
-            marked = _marks(paths.mid, paths.start[at[i]], last_day - entry_day[i])
-            value = lots[i] * (MULTIPLIER * (credit[at[i]] - marked) - costs.entry)   # dollars, by session
-            unclosed[entry_day[i] - first_day:] += value
-            pnl[i] = value[-1]
+        entry_day, exit_day, pnl = day[at], ends[at], lots * exits["pnl"][at]
+        still = np.flatnonzero(exit_day >= last_day)
+        part, pnl[still] = unclosed(at[still], lots[still], day, credit, paths.start, paths.mid, first_day, last_day,
+                                    costs.entry)
         span = slice(first_day, last_day)
-        return Walk(first_day, initial_equity, cash[span] + marks[span], open_max_loss[span], unclosed, entry_day,
-                    exit_day, pnl)
+        return Walk(first_day, initial_equity, cash[span] + marks[span], open_max_loss[span], part, entry_day, exit_day,
+                    pnl)
 
     return rewalk
-
-
-def _marks(mid: np.ndarray, start: int, n: int) -> np.ndarray:
-    """The first n marks of a path, dollars per share: a missing one is the one before it."""
-    path = mid[start:start + n]
-    missing = np.isnan(path)
-    if not missing.any():
-        return path
-    return path[np.maximum.accumulate(np.where(missing, 0, np.arange(n)))]
