@@ -92,6 +92,15 @@ def test_a_cell_of_a_grid_is_the_base_with_one_option_of_each_axis() -> None:
     assert grid.name(11) == "regime=prod, max_heat=0.3, fraction=0.02"
 
 
+def test_an_experiment_has_the_last_word_on_the_numbers_of_its_method(tmp_path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\nstudy: own\nmethod: {train: 36, shifts: [0]}\ngrid: {limits.max_positions: [1, 5]}\n")
+    own = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=own"]
+    assert (config(*own).method.train, config(*own).method.shifts) == (36, [0])
+    assert config(*own, "method.train=24").method.train == 24 and config(*own).grid == {"limits.max_positions": [1, 5]}
+
+
 def test_the_market_of_a_grid_reaches_as_far_as_its_farthest_cell(monkeypatch) -> None:
     from mahler import grid as grids
 
