@@ -20,6 +20,7 @@ from mahler.validation.walkforward import Trial as Walker
 
 AXES = ("entry", "exit", "fill", "costs", "classifier", "regime", "sizing", "limits", "breaker", "initial_equity")
 NATURAL = partial(travel, travel=1.0)
+KEPT = {"prepared": 1, "exits": 8, "candidates": 8}     # of each in memory: the configs that won a fold take turns
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,16 @@ class Cells:
     def __init__(self, grid: Grid, scale: float = 1.0, natural: bool = False) -> None:
         self.grid, self.scale, self.natural = grid, scale, natural
         self.chains, self.series = market(grid.farthest)
-        self._made: dict[str, tuple[Any, Any]] = {}
+        self._made: dict[str, dict[Any, Any]] = {}
 
     def _once(self, what: str, key: Any, make: Any) -> Any:
-        """The last thing made of its kind, if it was made of `key`."""
-        if what not in self._made or self._made[what][0] != key:
-            self._made[what] = (key, make())
-        return self._made[what][1]
+        """What was made of `key`, if that is among the last of its kind."""
+        made = self._made.setdefault(what, {})
+        if key not in made:
+            while len(made) >= KEPT[what]:
+                made.pop(next(iter(made)))
+            made[key] = make()
+        return made[key]
 
     def __call__(self, number: int) -> Walker:
         config = self.grid[number]

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 1_200_000
-"""Resampled observations that are held at a time: 10 MB an array, whatever the number of replications."""
+CHUNK = 250_000
+"""Resampled observations that are held at a time: 2 MB an array, whatever the number of replications."""
+
+ROUNDING = 1e-9
+"""A standard deviation below so much of the mean may be that of a constant, whose sum was rounded."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ def account_intervals(returns: np.ndarray, *, rng: np.random.Generator, replicat
     if len(returns) < 2 or not (returns > -1.0).all():
         raise ValueError("intervals need two or more returns, each above -1")
     length = optimal_block_length(returns) if block_length is None else block_length
-    draws = [_statistics(returns[at], periods) for at in resamples(len(returns), length, replications, rng)]
-    observed = _statistics(returns[None, :], periods)[:, 0]
+    logs = np.log1p(returns)
+    draws = [_statistics(returns[at], logs[at], periods) for at in resamples(len(returns), length, replications, rng)]
+    observed = _statistics(returns[None, :], logs[None, :], periods)[:, 0]
     return {name: percentile_interval(float(value), sample, level) for name, value, sample in
             zip(("cagr", "sharpe", "max_drawdown"), observed, np.concatenate(draws, axis=1))}
 
@@ -114,15 +118,17 @@ def percentile_interval(value: float, draws: np.ndarray, level: float) -> Interv
 
 def sharpes(returns: np.ndarray, periods: float) -> np.ndarray:
     """Annualised Sharpe ratio of each row of (b, n); 0 for a row that never moves."""
-    deviation = returns.std(axis=1, ddof=1)
-    moves = returns.min(axis=1) < returns.max(axis=1)
-    return np.divide(returns.mean(axis=1), deviation, out=np.zeros(len(returns)), where=moves) * np.sqrt(periods)
+    mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
+    moves = deviation > ROUNDING * np.abs(mean)
+    for row in np.flatnonzero(~moves):        # what little there is may be all of rounding
+        moves[row] = returns[row].min() < returns[row].max()
+    return np.divide(mean, deviation, out=np.zeros(len(returns)), where=moves) * np.sqrt(periods)
 
 
-def _statistics(returns: np.ndarray, periods: float) -> np.ndarray:
-    """CAGR, Sharpe ratio and maximum drawdown of each row of (b, n): (3, b)."""
-    wealth = np.cumsum(np.log1p(returns), axis=1)            # log of equity over the initial one
+def _statistics(returns: np.ndarray, logs: np.ndarray, periods: float) -> np.ndarray:
+    """CAGR, Sharpe ratio and maximum drawdown of each row of (b, n), and of log1p of it, which is lost: (3, b)."""
+    wealth = np.cumsum(logs, axis=1, out=logs)               # log of equity over the initial one
     growth = np.expm1(wealth[:, -1] * (periods / returns.shape[1]))
-    peak = np.maximum(np.maximum.accumulate(wealth, axis=1), 0.0)
-    drawdown = -np.expm1((wealth - peak).min(axis=1))
-    return np.stack([growth, sharpes(returns, periods), drawdown])
+    peak = np.maximum.accumulate(wealth, axis=1)
+    np.subtract(wealth, np.maximum(peak, 0.0, out=peak), out=wealth)
+    return np.stack([growth, sharpes(returns, periods), -np.expm1(wealth.min(axis=1))])
