@@ -22,6 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mahler import workers
 from mahler.config import NOT_THE_RESULT, Backtest, load, unknown_action, unknown_key, unknown_option
 from mahler.home import conf_dir, moved_conf
 from mahler.schema import ConfigError
@@ -110,7 +111,8 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
     def job(cfg: Any) -> Any:
         try:
             command, config = checked(cfg)
-            result = command(config)
+            with workers.allowing(workers.cores()):
+                result = command(config)
         except Exception as error:
             refusal = _bad_input(error)
             if refusal is None:

@@ -5,11 +5,65 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
 from multiprocessing import get_context
+from typing import Any
+
+from mahler.schema import ConfigError
 
 PATIENCE = 1.0           # seconds after which a worker looks whether it is still wanted
+
+_allowed: ContextVar[int] = ContextVar("allowed", default=1)
+
+
+@contextmanager
+def allowing(processes: int) -> Iterator[None]:
+    """For as long as the block lasts, `in_order` may use so many processes. Without it, and in each of them: one."""
+    token = _allowed.set(processes)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def cores() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def in_order(work: Callable[[Any], Any], tasks: Iterable[Any], prepare: Callable[[], None],
+             worth: bool) -> Iterator[Iterator[Any]]:
+    """work(task) of every task, in their order, for as long as the block lasts.
+
+    Where they are worth it, in as many processes as `allowing` allows, in each of which `prepare()` is called once;
+    else here. Both are functions of a module. A few tasks are made ahead and no more. Raises ConfigError where a
+    process was killed.
+    """
+    if not worth or _allowed.get() == 1:
+        yield map(work, tasks)
+        return
+    with pool(_allowed.get(), prepare) as workers:
+        try:
+            yield _ahead(workers, 4 * _allowed.get(), work, iter(tasks))
+        except BrokenExecutor as error:
+            raise ConfigError("a worker process was killed, most likely for want of memory") from error
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+
+def _ahead(workers: ProcessPoolExecutor, most: int, work: Callable[[Any], Any], tasks: Iterator[Any]) -> Iterator[Any]:
+    waiting: deque[Future] = deque()
+    while True:
+        waiting.extend(workers.submit(work, task) for task in islice(tasks, most - len(waiting)))
+        if not waiting:
+            return
+        yield waiting.popleft().result()
 
 
 def pool(workers: int, prepare: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mahler import cache, panel as panels
+from mahler import cache, panel as panels, workers
 from mahler.classifiers import gmm as gmm_module
 from mahler.classifiers.gmm import gmm
 from mahler.classifiers.rule import rule
@@ -203,7 +203,7 @@ def test_the_mixture_does_not_depend_on_the_units_of_a_feature():
 def test_a_start_from_the_month_before_is_the_same_mixture_in_other_units():
     rng = np.random.default_rng(14)
     known = rng.normal(0, 1, (300, 5)) * [1, 2, 3, 4, 5] + 7
-    model = gmm_module._fit(known, None, seed=0, n_init=1)
+    model = gmm_module._fresh((known, 0, 1))
     mean, scale = rng.normal(0, 1, 5), rng.uniform(0.5, 2, 5)
     start = gmm_module._start_from(model, mean, scale)
 
@@ -225,8 +225,8 @@ def test_a_feature_that_never_moved_does_not_stop_the_mixture():
 def test_a_gmm_goes_on_from_the_month_before_and_labels_the_same(tmp_path, monkeypatch):
     panel, _ = planted(7, 500, 2)
     fits = []
-    fit = gmm_module._fit
-    monkeypatch.setattr(gmm_module, "_fit", lambda *a, **k: fits.append(0) or fit(*a, **k))
+    fresh = gmm_module._fresh
+    monkeypatch.setattr(gmm_module, "_fresh", lambda start: fits.append(0) or fresh(start))
     whole = quick_gmm(panel)
     from_scratch, months = len(fits), panel.dates.astype("datetime64[M]")
     month_ends = np.flatnonzero(months[1:] != months[:-1])[-2:] + 1
@@ -238,6 +238,18 @@ def test_a_gmm_goes_on_from_the_month_before_and_labels_the_same(tmp_path, monke
             counts.append(len(fits))
     assert counts[0] == from_scratch - 2 * 2        # two tickers, two months more
     assert counts[1:] == [2, 0, 2, 0]               # a fit for each ticker and new month, and no other
+
+
+def test_a_gmm_that_is_fitted_in_two_processes_labels_the_same(monkeypatch):
+    panel, _ = planted(7, 420, 2)
+    here, pool, started = quick_gmm(panel), workers.pool, []
+    monkeypatch.setattr(workers, "pool", lambda *a: started.append(a[0]) or pool(*a))
+    with workers.allowing(2):
+        np.testing.assert_array_equal(quick_gmm(panel), here)
+        assert started == []                        # so few fits are not worth a process
+        monkeypatch.setattr(gmm_module, "WORTH_PROCESSES", 1)
+        np.testing.assert_array_equal(quick_gmm(panel), here)
+    assert started == [2]
 
 
 def test_a_gmm_does_not_go_on_from_other_days(tmp_path):

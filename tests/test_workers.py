@@ -9,6 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from mahler import workers
+from mahler.schema import ConfigError
+
 SCRIPT = """
 import os, sys, time
 from mahler.workers import pool
@@ -49,3 +54,34 @@ def test_a_worker_ends_when_its_parent_was_killed(tmp_path) -> None:
     while any(map(_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(_alive, pids))
+
+
+def nothing() -> None:
+    """What a process needs no more than."""
+
+
+def slow_if_first(k: int) -> tuple[int, int]:
+    if k == 0:
+        time.sleep(0.3)
+    return k, os.getpid()
+
+
+def die(_: int) -> None:
+    os._exit(9)
+
+
+@pytest.mark.parametrize("allowed, worth, elsewhere", [(2, True, True), (2, False, False), (1, True, False)])
+def test_results_come_in_the_order_of_their_tasks_from_as_many_processes_as_are_allowed(allowed, worth, elsewhere):
+    drawn: list[int] = []
+    tasks = (drawn.append(k) or k for k in range(30))
+    with workers.allowing(allowed), workers.in_order(slow_if_first, tasks, nothing, worth) as results:
+        assert next(results)[0] == 0 and len(drawn) < 10             # a few ahead, and no more
+        found = list(results)
+    assert [k for k, _ in found] == list(range(1, 30))
+    assert (os.getpid() not in {pid for _, pid in found}) == elsewhere
+
+
+def test_a_killed_process_is_said() -> None:
+    with pytest.raises(ConfigError, match="a worker process was killed"), workers.allowing(2), \
+            workers.in_order(die, range(3), nothing, True) as results:
+        list(results)

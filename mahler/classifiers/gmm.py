@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from mahler import cache
+from mahler import cache, workers
 from mahler.panel import Panel
 from mahler.schema import Bound, Regime, Table
 
@@ -20,6 +21,7 @@ N_LOW_VOL = 2                           # clusters, by mean realised volatility,
 FEATURES = ("realized_vol", "momentum", "trend", "atm_iv", "iv_rv_spread")
 REALIZED_VOL, TREND = FEATURES.index("realized_vol"), FEATURES.index("trend")
 MAX_ITER = 1000                         # EM steps; a fit takes 5 to 50
+WORTH_PROCESSES = 100                   # new starts: fewer are made sooner than scikit-learn is imported once more
 _FITTED = ("weights", "means", "covariances", "precisions", "precisions_cholesky", "lower_bound")   # of a GaussianMixture
 
 
@@ -45,13 +47,20 @@ def gmm(panel: Panel, *, seed: Annotated[int, Bound("a seed", 0, 2**31 - 1)],
     import sklearn.mixture  # noqa: F401  a second to import, and loaded before the thread pools are limited
     from threadpoolctl import threadpool_limits
 
-    labels = np.full(panel.close.shape, Regime.NONE, dtype=np.int8)
+    histories = [_history(np.column_stack([getattr(panel, name)[:, i] for name in FEATURES]), panel.dates,
+                          (seed, n_init, min_days)) for i in range(len(panel.tickers))]
+    new = sum(len(history.months) - history.fitted for history in histories)
+    starts = (start for history in histories for start in _new_starts(history, seed, n_init))
     # Matrices of 5 columns gain nothing from threads, and sums in one order are the same on every machine's count.
-    with threadpool_limits(limits=1):
-        for i in range(len(panel.tickers)):
-            features = np.column_stack([getattr(panel, name)[:, i] for name in FEATURES])   # (n_days, 5)
-            labels[:, i] = _labels(features, panel.dates, seed, n_init, min_days)
-    return labels
+    with threadpool_limits(limits=1), workers.in_order(_fresh, starts, _one_thread, new >= WORTH_PROCESSES) as fits:
+        return np.column_stack([_labels(history, fits, seed) for history in histories])
+
+
+def _one_thread() -> None:
+    import sklearn.mixture  # noqa: F401  as above
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=1)
 
 
 @dataclass(frozen=True)
@@ -63,29 +72,46 @@ class _Model:
     mixture: GaussianMixture
 
 
-def _labels(features: np.ndarray, dates: np.ndarray, seed: int, n_init: int, min_days: int) -> np.ndarray:
-    """Labels (n_days,) of one ticker's features (n_days, 5)."""
-    labels = np.full(len(dates), Regime.NONE, dtype=np.int8)
-    complete = np.isfinite(features).all(axis=1)
-    month = dates.astype("datetime64[M]")
-    starts = np.append(np.flatnonzero(month[1:] != month[:-1]) + 1, len(dates))
-    spans = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
-    first, model, n_fits = _recalled(features, dates, spans, labels, (seed, n_init, min_days))
-    fitted = first if model else None
-    for k, (start, end) in enumerate(spans[first:], first):
-        known = features[:start][complete[:start]]      # strictly before the days that are labelled
-        if len(known) < min_days:
-            continue
-        if k != fitted:
-            model = _fit(known, model, seed + n_fits, n_init)
-            n_fits += 1
-        days = start + np.flatnonzero(complete[start:end])
+@dataclass(frozen=True)
+class _History:
+    """One ticker's features (n_days, 5), the days that lack none (n_days,), and the months to be labelled.
+
+    A month is its sessions [start, end); it has min_days complete days before it. The first `fitted` months were
+    fitted before: they end with `model`, and the days before the last of them have their `labels` (n_days,).
+    """
+
+    features: np.ndarray
+    complete: np.ndarray
+    months: list[tuple[int, int]]
+    fitted: int
+    labels: np.ndarray
+    model: _Model | None
+    key: str                     # of what is remembered of it
+
+    def known(self, start: int) -> np.ndarray:
+        """The complete days strictly before a session: (n, 5)."""
+        return self.features[:start][self.complete[:start]]
+
+
+def _new_starts(history: _History, seed: int, n_init: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """What `_fresh` is asked for each month that was not fitted before: they depend on no other month."""
+    for k in range(history.fitted, len(history.months)):
+        yield history.known(history.months[k][0]), seed + k, 1 if k else n_init
+
+
+def _labels(history: _History, fits: Iterator[_Model], seed: int) -> np.ndarray:
+    """Labels (n_days,) of one ticker; `fits` are those of its new starts, and then of other tickers'."""
+    labels, model = history.labels.copy(), history.model
+    for k in range(max(history.fitted - 1, 0), len(history.months)):
+        start, end = history.months[k]
+        if k >= history.fitted:
+            model = _better(next(fits), model, history.known(start), seed + k)
+        days = start + np.flatnonzero(history.complete[start:end])
         if len(days):
-            clusters = model.mixture.predict((features[days] - model.mean) / model.scale)
+            clusters = model.mixture.predict((history.features[days] - model.mean) / model.scale)
             labels[days] = _regime_of_clusters(model)[clusters]
-    if model and len(spans) - 1 != fitted:
-        cache.remember(_key(features, dates, spans[-1][0], (seed, n_init, min_days)),
-                       _to_arrays(model) | {"labels": labels[:spans[-1][0]], "n_fits": np.array(n_fits)})
+    if len(history.months) > history.fitted:
+        cache.remember(history.key, _to_arrays(model) | {"labels": labels[:history.months[-1][0]]})
     return labels
 
 
@@ -94,15 +120,22 @@ def _labels(features: np.ndarray, dates: np.ndarray, seed: int, n_init: int, min
 RECALLED = 3        # months back at which a fit is looked for
 
 
-def _recalled(features: np.ndarray, dates: np.ndarray, spans: list[tuple[int, int]], labels: np.ndarray,
-              numbers: tuple[int, ...]) -> tuple[int, _Model | None, int]:
-    """The last month that was fitted before on just these days, its model and the fits so far; fills in `labels`."""
-    for k in range(len(spans) - 1, max(len(spans) - 1 - RECALLED, -1), -1):
-        arrays = cache.recall(_key(features, dates, spans[k][0], numbers))
+def _history(features: np.ndarray, dates: np.ndarray, numbers: tuple[int, int, int]) -> _History:
+    """The months of one ticker, and the last fit that was made before on just its days; numbers end with min_days."""
+    complete = np.isfinite(features).all(axis=1)
+    before = np.concatenate(([0], np.cumsum(complete)))
+    month = dates.astype("datetime64[M]")
+    starts = np.append(np.flatnonzero(month[1:] != month[:-1]) + 1, len(dates)).tolist()
+    months = [(start, end) for start, end in zip(starts[:-1], starts[1:]) if before[start] >= numbers[-1]]
+    labels = np.full(len(dates), Regime.NONE, dtype=np.int8)
+    keys = [_key(features, dates, start, numbers) for start, _ in months[-RECALLED:]]
+    for back, key in enumerate(reversed(keys)):
+        arrays = cache.recall(key)
         if arrays is not None:
-            labels[:spans[k][0]] = arrays["labels"]
-            return k, _from_arrays(arrays), int(arrays["n_fits"])
-    return 0, None, 0
+            fitted = len(months) - back
+            labels[:months[fitted - 1][0]] = arrays["labels"]
+            return _History(features, complete, months, fitted, labels, _from_arrays(arrays), keys[-1])
+    return _History(features, complete, months, 0, labels, None, keys[-1] if keys else "")
 
 
 def _key(features: np.ndarray, dates: np.ndarray, start: int, numbers: tuple[int, ...]) -> str:
@@ -130,22 +163,28 @@ def _from_arrays(arrays: Table) -> _Model:
 
 # ---- a fit -------------------------------------------------------------------------------------------------------------
 
-def _fit(known: np.ndarray, previous: _Model | None, seed: int, n_init: int) -> _Model:
-    """Fit a mixture on the days `known` (n, 5)."""
+def _fresh(start: tuple[np.ndarray, int, int]) -> _Model:
+    """The best of some new starts on the days `known` (n, 5): of (known, seed, n_init)."""
     from sklearn.mixture import GaussianMixture
 
+    known, seed, n_init = start
     mean, scale = known.mean(axis=0), known.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)             # a feature that never moved tells clusters nothing
-    standard = (known - mean) / scale
     # iv_rv_spread is atm_iv - realized_vol, so the covariance is singular in one direction; reg_covar gives all
     # components the same variance in it, which cancels between them.
-    fresh = GaussianMixture(N_COMPONENTS, covariance_type="full", max_iter=MAX_ITER, random_state=seed,
-                            n_init=1 if previous else n_init).fit(standard)
+    return _Model(mean, scale, GaussianMixture(N_COMPONENTS, covariance_type="full", max_iter=MAX_ITER, random_state=seed,
+                                               n_init=n_init).fit((known - mean) / scale))
+
+
+def _better(fresh: _Model, previous: _Model | None, known: np.ndarray, seed: int) -> _Model:
+    """The likelier of `fresh` and of a fit on the same days `known` (n, 5) that starts from the month before."""
+    from sklearn.mixture import GaussianMixture
+
     if previous is None:
-        return _Model(mean, scale, fresh)
+        return fresh
     warm = GaussianMixture(N_COMPONENTS, covariance_type="full", max_iter=MAX_ITER, random_state=seed,
-                           **_start_from(previous, mean, scale)).fit(standard)
-    return _Model(mean, scale, warm if warm.lower_bound_ >= fresh.lower_bound_ else fresh)
+                           **_start_from(previous, fresh.mean, fresh.scale)).fit((known - fresh.mean) / fresh.scale)
+    return _Model(fresh.mean, fresh.scale, warm) if warm.lower_bound_ >= fresh.mixture.lower_bound_ else fresh
 
 
 def _start_from(previous: _Model, mean: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:

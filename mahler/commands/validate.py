@@ -66,6 +66,8 @@ def _judge(config: Validate, family: Family) -> None:
         return here
 
     with progress("validate") as bar:
+        bar(0, len(names), "market")
+        here(family.control)                 # what each process would else make for itself: it finds it in the cache
         found = judge(partial(Cells, family.grid), at, names, family.control, chains.sessions, first_day, config.method,
                       n_trials=trials.total(tried), shape=family.grid.shape,
                       ordered=[axis.ordered for axis in family.grid.axes] or [False], risk_free=config.risk_free,
