@@ -59,7 +59,7 @@ def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, s
     of the period, which is a valuation and not a trade. Where the short leg is assigned, at expiry or
     before, the assignment fee comes on top. On the eve of a split of the underlying time is up for every spread.
     """
-    own, eve = _time_day(candidates, rule, sessions), paths.split_eve
+    own, eve = _time_day(candidates["expiry"], rule, sessions), paths.split_eve
     time_day = np.where(eve >= 0, np.minimum(own, eve), own).astype(np.int32)
     day, reason, cost, mid, stale = first_exits_kernel(
         candidates["day"], candidates["credit"], paths.start, paths.mid, paths.close,
@@ -73,17 +73,17 @@ def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, s
     return {"day": day, "reason": reason, "cost": cost, "mid": mid, "costs": fees, "stale_marks": stale, "pnl": pnl}
 
 
-def _time_day(candidates: Table, rule: ExitRule, sessions: np.ndarray) -> np.ndarray:
-    """The first session on which a candidate has `exit_dte` or fewer days left, int32 (n,); maybe beyond the last."""
-    return np.searchsorted(sessions, candidates["expiry"] - np.timedelta64(rule.exit_dte, "D")).astype(np.int32)
+def _time_day(expiry: np.ndarray, rule: ExitRule, sessions: np.ndarray) -> np.ndarray:
+    """The first session on which `exit_dte` or fewer days are left, int32 (n,); maybe beyond the last."""
+    return np.searchsorted(sessions, expiry - np.timedelta64(rule.exit_dte, "D")).astype(np.int32)
 
 
-def closed_before_split(candidates: Table, exits: Table, paths: Paths, rule: ExitRule,
+def closed_before_split(rows: np.ndarray, candidates: Table, exits: Table, paths: Paths, rule: ExitRule,
                         sessions: np.ndarray) -> np.ndarray:
-    """Whether a candidate is closed because its underlying splits the next session, and not by a rule: bool (n,)."""
-    eve = paths.split_eve
-    return ((eve >= 0) & (exits["day"] == eve) & (exits["reason"] == Exit.TIME)
-            & (_time_day(candidates, rule, sessions) > eve))
+    """Those of `rows` that are closed because their underlying splits the next session, and not by a rule: (k,)."""
+    eve = paths.split_eve[rows]
+    rows = rows[(eve >= 0) & (exits["day"][rows] == eve) & (exits["reason"][rows] == Exit.TIME)]
+    return rows[_time_day(candidates["expiry"][rows], rule, sessions) > paths.split_eve[rows]]
 
 
 def unreachable_stops(candidates: Table, rule: ExitRule) -> np.ndarray:

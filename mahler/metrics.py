@@ -288,13 +288,12 @@ def closed_by_rule(trades: Table) -> np.ndarray:
 
 def _by(column: np.ndarray, pnl: np.ndarray, prefix: str, names: Iterable[str]) -> dict[str, float]:
     """`trades.` and `pnl.` of each value of a column; a value of `names` without a trade has a count and no P&L."""
-    count: dict[str, int] = dict.fromkeys(names, 0)
-    total: dict[str, float] = {}
-    for value, dollars in zip(column.tolist(), pnl.tolist()):
-        count[value] = count.get(value, 0) + 1
-        total[value] = total.get(value, 0.0) + dollars
-    return ({f"trades.{prefix}{value}": n for value, n in count.items()}
-            | {f"pnl.{prefix}{value}": dollars for value, dollars in total.items()})
+    values = list(dict.fromkeys([*names, *column.tolist()]))
+    code = dict(zip(values, range(len(values))))
+    codes = np.array([code[value] for value in column.tolist()], np.int64)
+    count, total = np.bincount(codes, minlength=len(values)), np.bincount(codes, pnl, len(values))
+    return ({f"trades.{prefix}{value}": int(n) for value, n in zip(values, count)}
+            | {f"pnl.{prefix}{value}": float(dollars) for value, n, dollars in zip(values, count, total) if n})
 
 
 def _costs(trades: Table) -> dict[str, float]:

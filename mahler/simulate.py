@@ -157,11 +157,11 @@ def simulate(candidates: Table, paths: Paths, exits: Table, panel: Panel, rule: 
     by_reason = np.bincount(reasons, minlength=len(Rejection))
     counts = {
         "candidates": float(len(contracts)),
-        "days_without_candidate": float(len(panel.dates) - first_day - len(np.unique(candidates["day"]))),
+        "days_without_candidate": float(len(panel.dates) - first_day - np.count_nonzero(np.diff(candidates["day"], prepend=-1))),
         "stale_marks": float(exits["stale_marks"][admitted].sum()),
         "unreachable_stops": float(unreachable_stops({c: candidates[c][admitted] for c in ("credit", "max_loss")},
                                                      rule).sum()),
-        "closed_before_split": float(closed_before_split(candidates, exits, paths, rule, panel.dates)[admitted].sum()),
+        "closed_before_split": float(len(closed_before_split(admitted, candidates, exits, paths, rule, panel.dates))),
         "settled_early": float(_settled_early(candidates, exits, panel, admitted)),
         "calls_without_dividends": float(np.count_nonzero(
             (candidates["side"][admitted] == Side.CALL) & ~paths.assignment_known[candidates["ticker"][admitted]])),

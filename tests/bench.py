@@ -25,8 +25,9 @@ TARGETS = {
     "walk, 3 tickers, 19 years": (0.5e-3, "s"), "100 configs warm, 3 tickers": (1.0, "s"),
     "cold run, 1 ticker, from the store": (1.5, "s"), "peak memory, cold, 3 tickers": (1.5, "GB"),
     "synthetic store, 3 tickers": (120.0, "s"), "synthetic store, size": (0.25, "GB"),
-    "regime grid of 12 runs, from the shell": (15.0, "s"), "regime grid of 12 runs, from the shell, nothing cached": (
-        15.0, "s"), "validate of the 12-run study": (90.0, "s"), "walk-forward of 10,000 trials, 1 ticker": (60.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
+    "regime grid of 12 runs, from the shell": (15.0, "s"),
+    "regime grid of 12 runs, from the shell, nothing cached": (15.0, "s"), "validate of the 12-run study": (90.0, "s"),
+    "walk-forward of 10,000 trials, 1 ticker": (60.0, "s"), "read 1 ticker, 19 years": (0.6, "s"),
     "IVs per second": (2e6, "1/s"),             # at least
     "calls of a model per second, 64 at a time": (150.0, "1/s"), "kept replies per second": (5000.0, "1/s"),
     "an ORATS day of 213 MiB": (3.0, "s"), "peak memory of 252 ORATS days, 2 processes": (2.0, "GB"),
@@ -272,14 +273,18 @@ def model() -> None:
                 assert (table["status"] == "decision").all()
 
             ask(trades[:100])                   # litellm is there, and its connections are open
-            begin = time.perf_counter()
-            ask(trades[100:])
-            record("calls of a model per second, 64 at a time", 3000 / (time.perf_counter() - begin), "1/s")
+            ours, theirs = [], []
+            for first in range(100, len(trades), 600):          # in turn: a machine is not as quick all the time
+                begin = time.perf_counter()
+                ask(trades[first:first + 600])
+                between = time.perf_counter()
+                questions = iter([messages(config.prompt, f"question {first + k}") for k in range(600)])
+                client._runner.run(alone(client, questions))
+                ours.append(600 / (between - begin))
+                theirs.append(600 / (time.perf_counter() - between))
+            record("calls of a model per second, 64 at a time", statistics.median(ours), "1/s", len(ours))
+            record("calls of litellm alone per second, 64 at a time", statistics.median(theirs), "1/s", len(theirs))
             record("kept replies per second", len(trades) / timed(lambda: ask(trades), 5), "1/s", 5)
-            questions = iter([messages(config.prompt, f"question {k}") for k in range(1000)])
-            begin = time.perf_counter()
-            client._runner.run(alone(client, questions))
-            record("calls of litellm alone per second, 64 at a time", 1000 / (time.perf_counter() - begin), "1/s")
     finally:
         server.terminate()
 
@@ -347,6 +352,8 @@ def main() -> None:
         Path(folder, "own/experiment/dense.yaml").write_text(DENSE, encoding="utf-8")
         dense = [mahler, "validate", f"--config-dir={folder}/own", "experiment=dense"]
         record("walk-forward of 10,000 trials, 1 ticker", shell(dense, environment), "s")
+        record("walk-forward of 10,000 trials, 1 ticker, four starts",
+               shell([*dense, "method.shifts=[0,5,10,15]"], environment), "s")
         record("mahler --help", statistics.median(shell([mahler, "--help"], environment) for _ in range(5)), "s", 5)
 
 
