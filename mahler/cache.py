@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -25,14 +26,62 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
+PACKAGE = Path(__file__).resolve().parent
+
+
 @cache
-def code_version() -> str:
-    """Digest of the package's sources and compiled kernels: what was made by other code is not found again."""
-    package, digest = Path(__file__).resolve().parent, hashlib.sha256()
-    for path in sorted(path for path in package.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".so")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+def code_version(*modules: str, alone: str = "") -> str:
+    """Digest of the package's sources and compiled kernels: what was made by other code is not found again.
+
+    Where `modules` are named, of those alone and of all that they import, and what that imports; with the module
+    `alone`, and nothing that it imports. So an edit of what an array does not depend on leaves it to be found.
+    """
+    files = _files()
+    names = _imported(modules, files) | {alone} if modules else set(files)
+    digest = hashlib.sha256()
+    for path in sorted(path for name in names for path in files.get(name, ())):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _files() -> dict[str, list[Path]]:
+    """The files of each module of the package: its source, and of a kernel what it was compiled to."""
+    files: dict[str, list[Path]] = {}
+    for path in PACKAGE.rglob("*"):
+        if path.suffix in (".py", ".pyx", ".pxd", ".so"):
+            parts = (PACKAGE.name, *path.relative_to(PACKAGE).parent.parts, path.name.partition(".")[0])
+            files.setdefault(".".join(parts).removesuffix(".__init__"), []).append(path)
+    return files
+
+
+def _imported(modules: Iterable[str], files: dict[str, list[Path]]) -> set[str]:
+    """`modules`, their packages, and all of this package that they import, wherever in them they do."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in files:
+            continue
+        found.add(name)
+        waiting.append(name.rpartition(".")[0])
+        for path in files[name]:
+            if path.suffix == ".py":
+                waiting += _imports(path)
+    return found
+
+
+@cache
+def _imports(path: Path) -> list[str]:
+    """Every name that a source imports; whether it is a module's is for others to say."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 _remembering: ContextVar[Path | None] = ContextVar("remembering", default=None)

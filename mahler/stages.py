@@ -1,7 +1,8 @@
 """What a backtest does before its portfolio: chains -> panel -> candidates -> paths, found again by fingerprint.
 
-Everything here depends on the data, the entry rules, the fill and the code, and on nothing else, so any two
-configs that share them share these arrays: in memory within a process, on disk between processes.
+Everything here depends on the data, the entry rules, the fill and the code of the stage itself, and on nothing else, so
+any two configs that share them share these arrays: in memory within a process, on disk between processes. An edit of
+what comes after them, a sizing rule, a limit, a metric, leaves them to be found.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Opportunities:
     fingerprint: str
 
 
+def _code(*modules: str) -> str:
+    """Digest of the code that arrays come of: the panel, `modules` and what they import, and how they are kept here."""
+    return cache.code_version("mahler.panel", *modules, alone=__name__)
+
+
 def component_key(component: partial) -> list:
     """What identifies a component in a fingerprint: its dotted name and its numbers."""
     return [f"{component.func.__module__}.{component.func.__qualname__}", component.keywords]
@@ -53,8 +59,8 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
 
     `folder` is where the arrays are kept; None keeps nothing. `fill` is a functools.partial of a fill model.
     """
-    key = cache.fingerprint("opportunities", cache.code_version(), panel.fingerprint, asdict(entry), component_key(fill),
-                            int(first_day))
+    key = cache.fingerprint("opportunities", _code("mahler.screen", "mahler.paths", fill.func.__module__),
+                            panel.fingerprint, asdict(entry), component_key(fill), int(first_day))
     if key in _recent:
         return _recent[key]
     arrays = cache.load(folder, key) if folder else None
@@ -75,7 +81,7 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
 
 def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: Path | None) -> Offers:
     """What could be sold at any travel of the quote, with its prices at both ends; kept like the rest."""
-    key = cache.fingerprint("offers", cache.code_version(), panel.fingerprint, asdict(entry), int(first_day))
+    key = cache.fingerprint("offers", _code("mahler.repricing"), panel.fingerprint, asdict(entry), int(first_day))
     if key in _recent:
         return _recent[key]
     arrays = cache.load(folder, key) if folder else None
@@ -100,7 +106,7 @@ def _remember(key: str, found: Opportunities | Offers | Quality, most: int = 9) 
 
 def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
     """The panel of `chains`, built or, where `folder` has it under the same fingerprint, found again."""
-    key = cache.fingerprint("panel", cache.code_version(), panels.fingerprint(chains, series))
+    key = cache.fingerprint("panel", _code(), panels.fingerprint(chains, series))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
         built = panels.build(chains, series)
@@ -112,7 +118,7 @@ def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
 
 def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path | None) -> np.ndarray:
     """Regime labels, int8 (n_days, n_tickers), of a functools.partial of a classifier; kept on disk like the rest."""
-    key = cache.fingerprint("labels", cache.code_version(), panel.fingerprint, component_key(classifier))
+    key = cache.fingerprint("labels", _code(classifier.func.__module__), panel.fingerprint, component_key(classifier))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
         with cache.remembering(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -289,29 +290,65 @@ def test_an_expiry_on_a_missing_session_settles_on_the_one_before_and_is_counted
     assert (holed.trades["exit_date"][mine] == chains.sessions[chains.sessions < expiry][-1]).all()
 
 
-def test_what_edited_code_made_before_is_not_found_again(at_home, tmp_path, monkeypatch) -> None:
-    config = default_config(*PERIOD, "universe=spy")
-    chains, series = command.market(config)
-    panel = build(chains, series)
-    first = stages.opportunities(chains, panel, config.entry, config.fill, 0, tmp_path)
-    monkeypatch.setattr(cache, "code_version", lambda: "another edit")
-    second = stages.opportunities(chains, panel, config.entry, config.fill, 0, tmp_path)
-    assert first.fingerprint != second.fingerprint and len(list(tmp_path.iterdir())) == 2
-
-
-def test_the_code_version_is_of_sources_and_kernels_and_changes_with_an_edit(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the package whose files the digests of code are of, and a function that adds a line to one of them."""
     import shutil
 
     package = tmp_path / "mahler"
-    shutil.copytree(Path(cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
-    versions = []
-    for edited in (None, "classifiers/rule.py", "core/admission.pyx"):
-        if edited:
-            with open(package / edited, "a", encoding="utf-8") as file:
-                file.write("# edited\n")
-        versions.append(cache.code_version.__wrapped__())
+    shutil.copytree(cache.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
+    monkeypatch.setattr(cache, "PACKAGE", package)
+
+    def edit(name: str) -> None:
+        with open(package / name, "a", encoding="utf-8") as file:
+            file.write("# edited\n")
+        forget()
+
+    def forget() -> None:
+        for function in (cache.code_version, cache._files, cache._imports):
+            function.cache_clear()
+
+    forget()
+    yield edit
+    forget()
+
+
+def test_what_edited_code_made_before_is_not_found_again_and_what_other_code_made_is(at_home, tmp_path, copied) -> None:
+    config = default_config(*PERIOD, "universe=spy")
+    chains, series = command.market(config)
+    panel, kept = build(chains, series), tmp_path / "kept"
+    found = []
+    for edited in ("paths.py", "fills/travel.py", "sizing/fixed_fraction.py", "simulate.py", "classifiers/rule.py"):
+        found.append(stages.opportunities(chains, panel, config.entry, config.fill, 0, kept).fingerprint)
+        copied(edited)
+    assert len(set(found)) == 3 and len(list(kept.iterdir())) == 3
+    assert found[2] == found[3] == found[4]         # neither a size nor a walk changes what could be sold
+
+
+def test_the_code_version_is_of_sources_and_kernels_and_changes_with_an_edit(copied) -> None:
+    versions = [cache.code_version()]
+    for edited in ("classifiers/rule.py", "core/admission.pyx"):
+        copied(edited)
+        versions.append(cache.code_version())
     assert len(set(versions)) == 3
+
+
+@pytest.mark.parametrize("module, edited, same", [
+    ("mahler.classifiers.gmm", "classifiers/gmm.py", False), ("mahler.classifiers.gmm", "schema.py", False),
+    ("mahler.classifiers.gmm", "core/features.pyx", False),          # of the panel, which it imports
+    ("mahler.classifiers.gmm", "classifiers/__init__.py", False),
+    ("mahler.classifiers.gmm", "classifiers/rule.py", True), ("mahler.classifiers.gmm", "commands/report.py", True),
+    ("mahler.classifiers.gmm", "stages.py", False)])
+def test_the_code_of_a_module_is_what_it_imports(module, edited, same, copied) -> None:
+    before = cache.code_version(module, alone="mahler.stages")
+    copied(edited)
+    assert (cache.code_version(module, alone="mahler.stages") == before) == same
+
+
+def test_the_package_imports_itself_by_whole_names() -> None:
+    """What `cache.code_version` follows."""
+    for path in cache.PACKAGE.rglob("*.py"):
+        assert not re.search(r"^\s*from \.", path.read_text(encoding="utf-8"), re.M), path
 
 
 def test_the_demo_does_not_depend_on_what_was_run_before_it(at_home) -> None:

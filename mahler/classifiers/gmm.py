@@ -142,7 +142,7 @@ def _key(features: np.ndarray, dates: np.ndarray, start: int, numbers: tuple[int
     """What a fit at session `start` depends on: the days before it, to the bit, the numbers and the code."""
     digest = hashlib.sha256(np.ascontiguousarray(features[:start]).tobytes())
     digest.update(np.ascontiguousarray(dates[:start + 1].astype("datetime64[D]").astype(np.int64)).tobytes())
-    return cache.fingerprint("gmm", cache.code_version(), numbers, digest.hexdigest())
+    return cache.fingerprint("gmm", cache.code_version(__name__), numbers, digest.hexdigest())
 
 
 def _to_arrays(model: _Model) -> Table:
