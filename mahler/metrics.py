@@ -76,10 +76,13 @@ def sharpe(returns: np.ndarray, risk_free: float) -> float:
 
     `risk_free` is an annual decimal. NaN below two days and for an account that never moves.
     """
-    if len(returns) < 2 or returns.min() == returns.max():   # exact: the std of a constant is 1e-20, not 0
+    n = len(returns)
+    if n < 2 or np.minimum.reduce(returns) == np.maximum.reduce(returns):     # exact: the std of a constant is 1e-20, not 0
         return np.nan
     excess = returns - daily_rate(risk_free)
-    return float(excess.mean() / excess.std(ddof=1) * np.sqrt(SESSIONS_PER_YEAR))
+    mean = np.add.reduce(excess) / n         # mean() and std(), without their detours: a search asks for a million of these
+    away = excess - mean
+    return float(mean / np.sqrt(np.add.reduce(away * away) / (n - 1)) * np.sqrt(SESSIONS_PER_YEAR))
 
 
 def sortino(returns: np.ndarray, risk_free: float) -> float:

@@ -35,8 +35,8 @@ def trial(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: L
         rows = slice(*day.searchsorted(np.array([first_day, last_day], day.dtype)).tolist())
         contracts, _, cash, marks, open_max_loss, *_ = over(rows, first_day, last_day, risk, most)
         at = np.flatnonzero(contracts > 0)      # ten times quicker of booleans than of integers
-        lots, at = contracts[at], at + rows.start
-        entry_day, exit_day, pnl = day[at], ends[at], lots * exits["pnl"][at]
+        lots, at = contracts.take(at), at + rows.start
+        entry_day, exit_day, pnl = day.take(at), ends.take(at), lots * exits["pnl"].take(at)
         still = np.flatnonzero(exit_day >= last_day)
         part, pnl[still] = unclosed(at[still], lots[still], day, credit, paths.start, paths.mid, first_day, last_day,
                                     costs.entry)
