@@ -41,7 +41,7 @@ from mahler.regime import Multipliers
 from mahler.schema import Bound, ConfigError, check_bounds, choice, number
 from mahler.screen import Entry
 from mahler.simulate import Breaker, Limits
-from mahler.validation.study import Method
+from mahler.validation.method import Method
 
 T = TypeVar("T")
 

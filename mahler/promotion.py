@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mahler.llm.verdict import ADDS_VALUE
 from mahler.schema import ConfigError
 from mahler.trials import Trial
-from mahler.validation.verdict import BETTER
 
 Row = Mapping[str, Any]          # a row of tracking.runs
 
@@ -102,6 +100,8 @@ def clean_tree(state: tuple[str, Sequence[str]] | None) -> Gate:
 
 def validation(judged: Judged | None, run: Row) -> Gate:
     """The winner of a study that is better than its control, or the control itself, on the data and the days of the run."""
+    from mahler.validation.verdict import BETTER      # here and below: a command imports this module, and scipy takes long
+
     if judged is None:
         return Gate("validation", False, "No validation has judged this config; mahler validate does.")
     if not judged.on_the_data_of(run):
@@ -145,6 +145,8 @@ def llm(evaluation: Row | None, verdict: str | None) -> Gate:
 
     `verdict` is that of the evaluation among all that was asked in its study; None where it was not judged there.
     """
+    from mahler.llm.verdict import ADDS_VALUE
+
     if evaluation is None:
         return Gate("llm", True, "The LLM layer is off.")
     title = f"evaluation {evaluation['run_id'][:8]}"

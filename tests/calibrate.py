@@ -36,7 +36,8 @@ from mahler.validation.folds import folds
 from mahler.validation.processes import processes
 from mahler.validation.scores import wilson
 from mahler.validation.sharpe import detectable_difference, difference_past_deflation, sharpe_difference
-from mahler.validation.study import DEFLATION_POWER, Method, Weighed, weigh
+from mahler.validation.method import Method
+from mahler.validation.study import DEFLATION_POWER, Weighed, weigh
 from mahler.validation.verdict import BETTER, NO_EVIDENCE, RULE_FACTOR, WORSE, verdict
 from mahler.validation.walkforward import Trial, Walk
 

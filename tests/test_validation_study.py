@@ -12,7 +12,8 @@ from mahler.config import Validate, load
 from mahler.home import conf_dir
 from mahler.schema import ConfigError
 from mahler.validation import pbo, sharpe, study, superiority
-from mahler.validation.study import YEAR, Judgement, Method, _single_test, judge
+from mahler.validation.method import Method
+from mahler.validation.study import YEAR, Judgement, _single_test, judge
 from mahler.validation.walkforward import Walk
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mahler import metrics, schema
-from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table, choice, number
+from mahler import metrics
+from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table
 from mahler.validation import bootstrap, folds as windows, pbo, robustness, sharpe, superiority, walkforward
 from mahler.validation.bootstrap import Interval
+from mahler.validation.method import Method
 from mahler.validation.processes import Setup
 from mahler.validation.verdict import RULE_FACTOR, Evidence, Verdict, verdict
 from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, returns_of
@@ -24,29 +25,6 @@ COLUMNS = ("config", "is_control", "trades", "mean_heat", *(f"{name}{end}" for n
            "difference_high", "detectable", "equal_heat_scale", "equal_heat_cagr", "equal_heat_max_drawdown")
 MOST_SHOWN = 24          # configs that get intervals of their own; of more, the best and the control
 MOST_TESTED = 128        # configs whose daily returns are held together, for SPA and for the null of PBO
-
-
-@dataclass
-class Method:
-    """How a study is validated. The numbers are those of conf/method/."""
-
-    train: int = number("months", 1, 600)
-    test: int = number("months", 1, 600)
-    step: int = number("months", 1, 600)
-    anchored: bool = field()
-    shifts: list[int] = number("sessions by which a staggered start begins later", 0, 250)
-    embargo: int = number("sessions before a test window", 0, 250)
-    objective: str = choice("sharpe", "sortino", "cagr", "calmar")
-    replications: int = number("bootstrap samples", 100, 100_000)
-    pbo_replications: int = number("bootstrap samples", 19, 10_000)
-    level: float = number("coverage of an interval", 0.5, 0.999)
-    seed: int = number("a seed", 0, 2**31 - 1)
-    workers: int = number("processes", 1, 256)
-
-    def __post_init__(self) -> None:
-        schema.check_bounds(self, "method")
-        if 0 not in self.shifts:
-            raise ConfigError(f"method.shifts begins with 0, the start that is scored; got {self.shifts!r}")
 
 
 @dataclass(frozen=True)
