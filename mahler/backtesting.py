@@ -153,8 +153,8 @@ def fill_axis(config: Backtest, prepared: Prepared) -> dict[str, float]:
 
 def pnl_at(config: Backtest, prepared: Prepared, share: float) -> float:
     """Total P&L, dollars, of this config where every fill travels `share` of the quote: screened and walked anew."""
-    offered = stages.offers(prepared.chains, prepared.panel, config.entry, prepared.first_day, home.cache_dir())
-    found, paths, exits = repricing.at(share, offered, config.entry, config.exit, config.costs, prepared.chains.sessions)
+    found, paths, exits = stages.repriced(prepared.chains, prepared.panel, config.entry, config.exit, config.costs,
+                                          prepared.first_day, share, home.cache_dir())
     candidates = stages.sized(prepared, config.regime, config.sizing, found)
     contracts, *_ = walk(candidates, paths, exits, prepared.panel, config.limits, config.breaker, config.costs,
                          initial_equity=config.initial_equity, first_day=prepared.first_day)

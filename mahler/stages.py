@@ -21,6 +21,7 @@ from mahler.data.daily import Daily
 from mahler.data.files import Progress
 from mahler.data.quality import Quality, Thresholds
 from mahler.data.store import Chains
+from mahler.exits import Costs, ExitRule
 from mahler.fills import Fill
 from mahler.panel import Panel
 from mahler.paths import Paths, trace
@@ -31,6 +32,8 @@ from mahler.screen import STAGES, Entry, screen
 
 _PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known", "split_eve")
 _recent: dict[str, Opportunities | Offers | Quality] = {}
+MOST_ENDS = 4            # two of each universe of a sweep that has two
+_ends: dict[str, tuple[Table, Paths, Table]] = {}
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,21 @@ def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: P
         found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in repricing.QUOTES},
                        Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
     _remember(key, found)
+    return found
+
+
+def repriced(chains: Chains, panel: Panel, entry: Entry, rule: ExitRule, costs: Costs, first_day: int, share: float,
+             folder: Path | None) -> tuple[Table, Paths, Table]:
+    """`repricing.at` of `offers`. What is at either end of the fill axis, where every config looks, stays in memory."""
+    offered = offers(chains, panel, entry, first_day, folder)
+    key = cache.fingerprint("repriced", panel.fingerprint, asdict(entry), asdict(rule), asdict(costs), int(first_day), share)
+    if key in _ends:
+        return _ends[key]
+    found = repricing.at(share, offered, entry, rule, costs, chains.sessions)
+    if share in (repricing.MID, repricing.NATURAL):
+        while len(_ends) >= MOST_ENDS:
+            _ends.pop(next(iter(_ends)))
+        _ends[key] = found
     return found
 
 

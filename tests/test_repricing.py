@@ -133,3 +133,13 @@ def test_a_cap_and_a_number_of_lots_are_contracts_asked_for() -> None:
     equity, max_loss = np.full(3, 100_000.0), np.full(3, 500.0)
     assert lots(_sized([0.1, 0.1, np.inf], cap=7), equity, max_loss).tolist() == [7, 7, 7]
     assert lots(_sized([0.0, 0.019, 5e-324]), equity, max_loss).tolist() == [0, 3, 0]
+
+
+def test_the_ends_of_the_axis_are_priced_once_for_all_multipliers_and_anew_for_another_exit(at_home, monkeypatch) -> None:
+    priced, at = [], repricing.at
+    monkeypatch.setattr(repricing, "at", lambda share, *rest: priced.append(share) or at(share, *rest))
+    monkeypatch.setattr(stages, "_ends", {})
+    alone = [command.fill_axis(*_run(*o)) for o in ((), ("regime=aggressive",), ("exit.profit_target=0.4",))]
+    assert [priced.count(end) for end in (0.5, 1.0)] == [2, 2]
+    monkeypatch.setattr(stages, "MOST_ENDS", 1)
+    assert [command.fill_axis(*_run(*o)) for o in ((), ("regime=aggressive",), ("exit.profit_target=0.4",))] == alone
