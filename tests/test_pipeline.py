@@ -313,7 +313,9 @@ def copied(tmp_path, monkeypatch):
     forget()
 
 
-def test_what_edited_code_made_before_is_not_found_again_and_what_other_code_made_is(at_home, tmp_path, copied) -> None:
+def test_what_edited_code_made_before_is_not_found_again_and_what_other_code_made_is(at_home, tmp_path, copied,
+                                                                                                    monkeypatch) -> None:
+    monkeypatch.setattr(stages, "_recent", {})
     config = default_config(*PERIOD, "universe=spy")
     chains, series = command.market(config)
     panel, kept = build(chains, series), tmp_path / "kept"
