@@ -24,8 +24,6 @@ from mahler.schema import Table
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
 PACKAGE = Path(__file__).resolve().parent
 
 

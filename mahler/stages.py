@@ -47,8 +47,8 @@ class Opportunities:
 
 
 def _code(*modules: str) -> str:
-    """Digest of the code that arrays come of: the panel, `modules` and what they import, and how they are kept here."""
-    return cache.code_version("mahler.panel", *modules, alone=__name__)
+    """Digest of the code that arrays come of: the panel, `modules` and what they import, and how they are kept."""
+    return cache.code_version("mahler.panel", "mahler.cache", *modules, alone=__name__)
 
 
 def component_key(component: partial) -> list:

@@ -320,11 +320,11 @@ def test_what_edited_code_made_before_is_not_found_again_and_what_other_code_mad
     chains, series = command.market(config)
     panel, kept = build(chains, series), tmp_path / "kept"
     found = []
-    for edited in ("paths.py", "fills/travel.py", "sizing/fixed_fraction.py", "simulate.py", "classifiers/rule.py"):
+    for edited in ("paths.py", "fills/travel.py", "cache.py", "sizing/fixed_fraction.py", "simulate.py", "classifiers/rule.py"):
         found.append(stages.opportunities(chains, panel, config.entry, config.fill, 0, kept).fingerprint)
         copied(edited)
-    assert len(set(found)) == 3 and len(list(kept.iterdir())) == 3
-    assert found[2] == found[3] == found[4]         # neither a size nor a walk changes what could be sold
+    assert len(set(found)) == 4 and len(list(kept.iterdir())) == 4
+    assert found[3] == found[4] == found[5]         # neither a size nor a walk changes what could be sold
 
 
 def test_the_code_version_is_of_sources_and_kernels_and_changes_with_an_edit(copied) -> None:
