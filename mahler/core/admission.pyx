@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 cdef double SHARES = 100.0
 cdef double EPSILON = 1e-9       # contracts: 3.9999999999 is four
 
-cdef Py_ssize_t NEVER = -1
+cdef Py_ssize_t NEVER = -1       # no session
 
 cdef enum:
     ADMITTED = 0
@@ -51,7 +51,7 @@ cdef struct Book:
 
 
 cdef struct Position:
-    Py_ssize_t candidate, exit_day      # beyond the last session where only the end of the period closes it
+    Py_ssize_t candidate, exit_day      # NEVER where only the end of the period closes it
     Py_ssize_t path              # its mark of session d is mid[path + d]
     double shares, mark          # mark in dollars per share
     double max_loss              # dollars
