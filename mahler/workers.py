@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from mahler.schema import ConfigError
@@ -70,13 +71,30 @@ def pool(workers: int, prepare: Callable[..., None] | None = None, *arguments: o
     """A pool of `workers` processes, in each of which `prepare(*arguments)` is called once.
 
     Spawned, not forked: a forked child inherits the locks of threads that it does not have. A worker whose
-    parent was killed ends within a second or two, instead of waiting for ever for tasks.
+    parent was killed ends within a second or two, instead of waiting for ever for tasks; at Ctrl-C, which the terminal
+    sends to all of them, it ends without a word, for its parent has one to say.
     """
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin,
+    context = SpawnContext()
+    context.Process = _Deaf
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin,
                                initargs=(os.getpid(), prepare, arguments))
 
 
+class _Deaf(SpawnProcess):
+    """A process that hears no Ctrl-C before `_begin`: the second in which it imports would end in a traceback."""
+
+    def start(self) -> None:
+        """Start it with the signal blocked, which a process inherits."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(parent: int, prepare: Callable[..., None] | None, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if prepare is not None:
         prepare(*arguments)

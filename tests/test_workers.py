@@ -56,6 +56,27 @@ def test_a_worker_ends_when_its_parent_was_killed(tmp_path) -> None:
     assert not any(map(_alive, pids))
 
 
+@pytest.mark.parametrize("text", [SCRIPT, """
+import time
+from mahler.workers import pool
+
+if __name__ == "__main__":
+    with pool(1) as workers:
+        workers.submit(time.sleep, 600).result()
+print("ready", flush=True)           # by the worker, which imports this first
+time.sleep(0.5)
+"""], ids=["at work", "at its imports"])
+def test_an_interrupt_is_said_by_the_parent_alone(text, tmp_path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(text)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout.readline() == "ready\n"
+    os.killpg(parent.pid, signal.SIGINT)             # as a terminal does: to the workers too
+    said = parent.communicate(timeout=20)[1]
+    assert said.count("Traceback") == 1 and "BrokenProcessPool" not in said and said.endswith("KeyboardInterrupt\n")
+
+
 def nothing() -> None:
     """What a process needs no more than."""
 
