@@ -39,19 +39,20 @@ def cores() -> int:
 
 @contextmanager
 def in_order(work: Callable[[Any], Any], tasks: Iterable[Any], prepare: Callable[[], None],
-             worth: bool) -> Iterator[Iterator[Any]]:
+             worth: int) -> Iterator[Iterator[Any]]:
     """work(task) of every task, in their order, for as long as the block lasts.
 
-    Where they are worth it, in as many processes as `allowing` allows, in each of which `prepare()` is called once;
-    else here. Both are functions of a module. A few tasks are made ahead and no more. Raises ConfigError where a
-    process was killed.
+    In as many processes as they are worth, of those that `allowing` allows, in each of which `prepare()` is called
+    once; here where that is not two. Both are functions of a module. A few tasks are made ahead and no more. Raises
+    ConfigError where a process was killed.
     """
-    if not worth or _allowed.get() == 1:
+    n = min(worth, _allowed.get())
+    if n < 2:
         yield map(work, tasks)
         return
-    with pool(_allowed.get(), prepare) as workers:
+    with pool(n, prepare) as workers:
         try:
-            yield _ahead(workers, 4 * _allowed.get(), work, iter(tasks))
+            yield _ahead(workers, 4 * n, work, iter(tasks))
         except BrokenExecutor as error:
             raise ConfigError("a worker process was killed, most likely for want of memory") from error
         finally:

@@ -247,7 +247,7 @@ def test_a_gmm_that_is_fitted_in_two_processes_labels_the_same(monkeypatch):
     with workers.allowing(2):
         np.testing.assert_array_equal(quick_gmm(panel), here)
         assert started == []                        # so few fits are not worth a process
-        monkeypatch.setattr(gmm_module, "WORTH_PROCESSES", 1)
+        monkeypatch.setattr(gmm_module, "WORTH_A_PROCESS", 1)
         np.testing.assert_array_equal(quick_gmm(panel), here)
     assert started == [2]
 

@@ -91,18 +91,21 @@ def die(_: int) -> None:
     os._exit(9)
 
 
-@pytest.mark.parametrize("allowed, worth, elsewhere", [(2, True, True), (2, False, False), (1, True, False)])
-def test_results_come_in_the_order_of_their_tasks_from_as_many_processes_as_are_allowed(allowed, worth, elsewhere):
+@pytest.mark.parametrize("allowed, worth, started", [(2, 9, 2), (3, 2, 2), (2, 1, 0), (2, 0, 0), (1, 9, 0)])
+def test_results_come_in_the_order_of_their_tasks_from_as_many_processes_as_are_allowed_and_worth_it(
+        allowed, worth, started, monkeypatch):
+    pool, asked = workers.pool, [0]
+    monkeypatch.setattr(workers, "pool", lambda n, *rest: asked.append(n) or pool(n, *rest))
     drawn: list[int] = []
     tasks = (drawn.append(k) or k for k in range(30))
     with workers.allowing(allowed), workers.in_order(slow_if_first, tasks, nothing, worth) as results:
         assert next(results)[0] == 0 and len(drawn) < 10             # a few ahead, and no more
         found = list(results)
     assert [k for k, _ in found] == list(range(1, 30))
-    assert (os.getpid() not in {pid for _, pid in found}) == elsewhere
+    assert asked[-1] == started and (os.getpid() not in {pid for _, pid in found}) == (started > 0)
 
 
 def test_a_killed_process_is_said() -> None:
     with pytest.raises(ConfigError, match="a worker process was killed"), workers.allowing(2), \
-            workers.in_order(die, range(3), nothing, True) as results:
+            workers.in_order(die, range(3), nothing, 2) as results:
         list(results)

@@ -21,7 +21,7 @@ N_LOW_VOL = 2                           # clusters, by mean realised volatility,
 FEATURES = ("realized_vol", "momentum", "trend", "atm_iv", "iv_rv_spread")
 REALIZED_VOL, TREND = FEATURES.index("realized_vol"), FEATURES.index("trend")
 MAX_ITER = 1000                         # EM steps; a fit takes 5 to 50
-WORTH_PROCESSES = 100                   # new starts: fewer are made sooner than scikit-learn is imported once more
+WORTH_A_PROCESS = 50                    # new starts: fewer are made sooner than scikit-learn is imported once more
 _FITTED = ("weights", "means", "covariances", "precisions", "precisions_cholesky", "lower_bound")   # of a GaussianMixture
 
 
@@ -52,7 +52,7 @@ def gmm(panel: Panel, *, seed: Annotated[int, Bound("a seed", 0, 2**31 - 1)],
     new = sum(len(history.months) - history.fitted for history in histories)
     starts = (start for history in histories for start in _new_starts(history, seed, n_init))
     # Matrices of 5 columns gain nothing from threads, and sums in one order are the same on every machine's count.
-    with threadpool_limits(limits=1), workers.in_order(_fresh, starts, _one_thread, new >= WORTH_PROCESSES) as fits:
+    with threadpool_limits(limits=1), workers.in_order(_fresh, starts, _one_thread, new // WORTH_A_PROCESS) as fits:
         return np.column_stack([_labels(history, fits, seed) for history in histories])
 
 
