@@ -353,7 +353,7 @@ def _search(studies: Sequence[str] | None, where: str, most: int | None) -> list
 
 
 def _row(found: Run, study: str) -> dict[str, Any]:
-    started = np.datetime64(found.info.start_time, "ms").astype("datetime64[s]")
+    started = np.datetime64(found.info.start_time, "ms")      # a sweep starts several runs a second
     return {"run_id": found.info.run_id, "name": found.info.run_name, "study": study, "started": str(started),
             "artifacts": _local(found.info.artifact_uri), **found.data.metrics,
             **{f"params.{key}": value for key, value in found.data.params.items()},

@@ -252,6 +252,14 @@ def test_runs_are_the_newest_of_each_signature_the_best_first_and_the_undefined_
     assert [row["name"] for row in tracking.runs("table", order_by="trades")][-1] == "flat"
 
 
+def test_runs_of_one_second_are_told_apart_by_their_start(home, ledger):
+    ids = [log(ledger, "sweep", name=str(k), signature=str(k) * 64, extra={"sharpe": float(k % 2)}) for k in range(4)]
+    rows = tracking.runs("sweep")
+    assert [row["run_id"] for row in sorted(rows, key=lambda row: row["started"])] == ids
+    assert {row["run_id"]: np.datetime64(row["started"]).astype(int) for row in rows} == {
+        run_id: client(home).get_run(run_id).info.start_time for run_id in ids}
+
+
 def test_the_last_run_is_the_newest_of_its_kind_in_any_study(home, ledger):
     run_id = log(ledger, "somewhere", signature="8" * 64)
     log(ledger, "elsewhere", signature="9" * 64, tags=TAGS | {"kind": "evaluate"})
