@@ -109,7 +109,8 @@ def window_walker(candidates: Table, paths: Paths, exits: Table, panel: Panel, l
     after = (exits["day"], exits["reason"], exits["cost"], exits["costs"])
     vix_broken = (panel.vix[:, 0] >= _no_limit(breaker.max_vix)).astype(np.int8)
     week, in_group = weeks(panel.dates), np.array([ticker in limits.group for ticker in panel.tickers], np.int8)
-    rules = (costs.entry, costs.round_trip, book.cash, book.yesterday, book.last_week, book.peak, limits.max_positions, limits.max_entries_per_day,
+    rules = (costs.entry, costs.round_trip, book.cash, book.yesterday, book.last_week, book.peak,
+             limits.max_positions, limits.max_entries_per_day,
              limits.max_heat, limits.max_heat_per_underlying, limits.max_heat_group,
              _no_limit(breaker.max_day_loss), _no_limit(breaker.max_week_loss), _no_limit(breaker.max_drawdown))
 
