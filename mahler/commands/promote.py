@@ -26,6 +26,7 @@ from mahler.promotion import Gate, Judged
 from mahler.schema import ConfigError
 from mahler.stages import Prepared
 from mahler.terminal import say, table
+from mahler.validation.verdict import BETTER
 
 Row = dict[str, Any]
 
@@ -78,7 +79,7 @@ def _of_study(config: Promote) -> tuple[Row, Judged]:
         raise ConfigError(f"study={config.study}: which universe is meant? "
                           + " or ".join(f"tickers=[{universe}]" for universe in sorted(newest)))
     validation = newest[judged_on[0]]
-    role = "winner" if validation["tags.verdict"] == promotion.BETTER else "control"
+    role = "winner" if validation["tags.verdict"] == BETTER else "control"
     path = validation["artifacts"] / f"{role}.yaml"
     if not path.is_file():
         raise ConfigError(f"study={config.study}: {path} is missing; run mahler validate study={config.study} again")
