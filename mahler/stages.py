@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from mahler.screen import STAGES, Entry, screen
 
 _PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known", "split_eve")
 _recent: dict[str, Opportunities | Offers | Quality] = {}
+MOST_RECENT = 9
 MOST_ENDS = 4            # two of each universe of a sweep that has two
 _ends: dict[str, tuple[Table, Paths, Table]] = {}
 
@@ -78,7 +80,7 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
     found = Opportunities({name: arrays[f"candidate.{name}"] for name in CANDIDATE.names},
                           Paths(*(arrays[f"path.{name}"] for name in _PATHS)),
                           {stage: arrays[f"funnel.{stage}"] for stage in STAGES}, key)
-    _remember(key, found)
+    _remember(_recent, MOST_RECENT, key, found)
     return found
 
 
@@ -97,7 +99,7 @@ def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: P
     else:
         found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in repricing.QUOTES},
                        Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
-    _remember(key, found)
+    _remember(_recent, MOST_RECENT, key, found)
     return found
 
 
@@ -110,16 +112,15 @@ def repriced(chains: Chains, panel: Panel, entry: Entry, rule: ExitRule, costs: 
         return _ends[key]
     found = repricing.at(share, offered, entry, rule, costs, chains.sessions)
     if share in (repricing.MID, repricing.NATURAL):
-        while len(_ends) >= MOST_ENDS:
-            _ends.pop(next(iter(_ends)))
-        _ends[key] = found
+        _remember(_ends, MOST_ENDS, key, found)
     return found
 
 
-def _remember(key: str, found: Opportunities | Offers | Quality, most: int = 9) -> None:
-    while len(_recent) >= most:
-        _recent.pop(next(iter(_recent)))
-    _recent[key] = found
+def _remember(made: dict[str, Any], most: int, key: str, found: Any) -> None:
+    """Keep `found` in memory among the last `most` that were made."""
+    while len(made) >= most:
+        made.pop(next(iter(made)))
+    made[key] = found
 
 
 def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
@@ -150,7 +151,7 @@ def quality(chains: Chains, thresholds: Thresholds, folder: Path | None, progres
     """The quality of every partition that `chains` are of; what was measured of each is kept on disk."""
     key = cache.fingerprint("quality", chains.fingerprint, asdict(thresholds))
     if key not in _recent:
-        _remember(key, qualities.report(chains.partitions, thresholds, folder, progress))
+        _remember(_recent, MOST_RECENT, key, qualities.report(chains.partitions, thresholds, folder, progress))
     return _recent[key]
 
 
