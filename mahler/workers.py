@@ -24,12 +24,17 @@ _allowed: ContextVar[int] = ContextVar("allowed", default=1)
 
 @contextmanager
 def allowing(processes: int) -> Iterator[None]:
-    """For as long as the block lasts, `in_order` may use so many processes. Without it, and in each of them: one."""
+    """For as long as the block lasts, so many processes may be used. Without it, and in each of them: one."""
     token = _allowed.set(processes)
     try:
         yield
     finally:
         _allowed.reset(token)
+
+
+def allowed() -> int:
+    """The processes that may be used here, this one among them."""
+    return _allowed.get()
 
 
 def cores() -> int:
@@ -46,7 +51,7 @@ def in_order(work: Callable[[Any], Any], tasks: Iterable[Any], prepare: Callable
     once; here where that is not two. Both are functions of a module. A few tasks are made ahead and no more. Raises
     ConfigError where a process was killed.
     """
-    n = min(worth, _allowed.get())
+    n = min(worth, allowed())
     if n < 2:
         yield map(work, tasks)
         return

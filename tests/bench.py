@@ -254,6 +254,7 @@ def model() -> None:
 
     from llm_records import records             # tests/ is where this program lies
 
+    from mahler import workers
     from mahler.llm import asking
     from mahler.llm.client import Client
     from mahler.llm.prompt import messages
@@ -264,17 +265,17 @@ def model() -> None:
     try:
         config = default_config("llm=local", "llm.model=openai/no_skill", "llm.concurrency=64",
                                 f"llm.api_base={server.stdout.readline().strip()}", verb="evaluate")
-        trades = records(3100, skill=0.0)
-        with tempfile.TemporaryDirectory() as folder, Replies(Path(folder, "replies.sqlite")) as replies, \
+        trades = records(4000, skill=0.0)
+        with workers.allowing(workers.cores()), tempfile.TemporaryDirectory() as folder, Replies(Path(folder, "replies.sqlite")) as replies, \
                 Client(config.llm, replies, lambda line: None, random.Random(1)) as client:
             def ask(some: list) -> None:
                 table = asking.ask(some, client=client, prompt=config.prompt, context=config.context, known=trades,
                                    progress=lambda *_: None, asked=[])
                 assert (table["status"] == "decision").all()
 
-            ask(trades[:100])                   # litellm is there, and its connections are open
+            ask(trades[:1000])                  # litellm is there in every process, and its connections are open
             ours, theirs = [], []
-            for first in range(100, len(trades), 600):          # in turn: a machine is not as quick all the time
+            for first in range(1000, len(trades), 600):          # in turn: a machine is not as quick all the time
                 begin = time.perf_counter()
                 ask(trades[first:first + 600])
                 between = time.perf_counter()
@@ -283,7 +284,7 @@ def model() -> None:
                 ours.append(600 / (between - begin))
                 theirs.append(600 / (time.perf_counter() - between))
             record("calls of a model per second, 64 at a time", statistics.median(ours), "1/s", len(ours))
-            record("calls of litellm alone per second, 64 at a time", statistics.median(theirs), "1/s", len(theirs))
+            record("calls of litellm alone per second, 64 at a time, 1 process", statistics.median(theirs), "1/s", len(theirs))
             record("kept replies per second", len(trades) / timed(lambda: ask(trades), 5), "1/s", 5)
     finally:
         server.terminate()

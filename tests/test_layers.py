@@ -32,7 +32,7 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 
 VENDORS = {
     "mlflow": {"tracking"},
-    "litellm": {"llm.client"},
+    "litellm": {"llm.calls"},
     "pydantic": {"llm.decision"},
     "matplotlib": {"report_figures"},
     "hydra": {"config", "launch", "commands", "cli"},

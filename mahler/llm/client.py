@@ -5,37 +5,34 @@
     refused         it, or its provider, would not answer
     failed          no try brought a reply; not kept, so that it is asked again next time
 
-The only import of litellm, which takes 4 s and happens with the first call. The key comes from the environment, and
-what a server says is cleaned of it before anything else sees it.
+The key comes from the environment, and what a server says is cleaned of it before anything else sees it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
-import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Self
 
+from mahler import workers
 from mahler.data.files import Progress
 from mahler.data.orats_client import TokenBucket, seconds_to_wait
 from mahler.llm import decision as decisions
+from mahler.llm.calls import AT_A_TIME, QUESTIONS, Callers, Said, Unsaid, listed
 from mahler.llm.decision import Decision, Invalid
 from mahler.llm.model import Llm
 from mahler.llm.prompt import Message, repair
 from mahler.llm.replies import Replies, Reply, key
-from mahler.schema import ConfigError, one_line
+from mahler.schema import ConfigError
 
 REFUSING = ("content_filter", "refusal", "safety")      # finish reasons
 CHARACTERS_PER_TOKEN, EXPECTED_OUTPUT_TOKENS = 4, 200   # before there is a reply to go by
 AGAIN = (408, 409, 429)                                 # and 5xx
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")       # its import fetches a price list otherwise
 
 
 class DryRun(Exception):
@@ -69,14 +66,14 @@ class Estimate:
                 f"${self.dollars:,.2f} at {self.output_tokens:,.0f} tokens a reply, at most ${self.most:,.2f}")
 
 
-def dialogue(question: list[Message], repairs: bool) -> Generator[list[Message], Reply, Answer]:
+def dialogue(question: list[Message], repairs: bool, cached: bool) -> Generator[list[Message], Reply, Answer]:
     """Yields the messages to send, is sent their reply, and returns the answer."""
     replies = [(yield question)]
     status, found = read(replies[0])
     if isinstance(found, Invalid) and repairs:
         replies.append((yield repair(question, replies[0].text, found.message)))
         status, found = read(replies[1])
-    return Answer(question, status, found if isinstance(found, Decision) else None, tuple(replies), False)
+    return Answer(question, status, found if isinstance(found, Decision) else None, tuple(replies), cached)
 
 
 def read(reply: Reply) -> tuple[str, Decision | Invalid | None]:
@@ -98,6 +95,7 @@ class Client:
         self._refusal: ConfigError | None = None        # why no more is asked
         self._key = ""
         self._runner: asyncio.Runner | None = None
+        self._callers = Callers()
         self._under_way: dict[str, asyncio.Future[Reply | None]] = {}      # by key: equal questions share a call
 
     def __enter__(self) -> Self:
@@ -105,7 +103,7 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         if self._runner is not None:
-            self._runner.run(_close())
+            self._runner.run(self._callers.close())
             self._runner.close()
 
     def ask(self, questions: Sequence[list[Message]], progress: Progress) -> list[Answer]:
@@ -119,7 +117,8 @@ class Client:
         DryRun
         """
         asked = [(question, sample) for question in questions for sample in range(self.llm.samples)]
-        answers = [self._known(*one) for one in asked]
+        with self._replies.unchanged():
+            answers = [self._known(*one) for one in asked]
         left = [k for k, answer in enumerate(answers) if answer is None]
         if left and self.llm.cache_only:
             self._without_calls(len(left), len(asked))
@@ -132,13 +131,13 @@ class Client:
 
     def _known(self, question: list[Message], sample: int) -> Answer | None:
         """The answer where no call is needed for it."""
-        talk = dialogue(question, self.llm.repair)
+        talk = dialogue(question, self.llm.repair, cached=True)
         messages = next(talk)
         while (reply := self._replies.get(key(self.llm.request(messages, self._schema, sample)))) is not None:
             try:
                 messages = talk.send(reply)
             except StopIteration as end:
-                return replace(end.value, cached=True)
+                return end.value
         return None
 
     def _without_calls(self, missing: int, asked: int) -> None:
@@ -155,8 +154,9 @@ class Client:
             raise DryRun("\n\n".join(message["content"] for message in left[0][0]))
         if self._runner is None:
             self._key = api_key(self.llm)
-            _quiet()
             self._runner = asyncio.Runner()
+        self._runner.run(self._callers.start(min(workers.allowed(), self.llm.concurrency // AT_A_TIME,
+                                                 len(left) // QUESTIONS)))
 
     def estimate(self, questions: Sequence[list[Message]], asked: int) -> Estimate:
         """The cost of one call for each question, by its length and by the length of the model's replies so far."""
@@ -194,7 +194,7 @@ class Client:
 
     async def _answer(self, question: list[Message], sample: int) -> Answer | None:
         """The answer to one question; None where it failed."""
-        talk = dialogue(question, self.llm.repair)
+        talk = dialogue(question, self.llm.repair, cached=False)
         messages = next(talk)
         while True:
             reply = await self._reply(messages, sample)
@@ -270,23 +270,12 @@ class Client:
 
     async def _once(self, request: dict[str, Any]) -> tuple[Reply | None, _Trouble | None]:
         """A reply, or why there is none and may be another time; neither where this call can have none."""
-        import litellm
-
-        begin = time.perf_counter()
-        try:
-            async with asyncio.timeout(self.llm.timeout):
-                response = await litellm.acompletion(**self._arguments(request))
-        except TimeoutError:
-            return None, _Trouble(f"no reply within {self.llm.timeout:g} s")
-        except litellm.ContentPolicyViolationError:
-            return Reply("", "content policy", "content_filter", "", request["model"], "", "", 0, 0, 0.0, 0.0), None
-        except litellm.ContextWindowExceededError:
-            return None, None
-        except tuple(litellm.exceptions.LITELLM_EXCEPTION_TYPES) as error:
-            return None, self._trouble(error)
-        if not response.choices:
-            return None, _Trouble("a reply without a choice")
-        return self._read(response, time.perf_counter() - begin), None
+        found = await self._callers.call(self._arguments(request), self.llm.timeout)
+        if isinstance(found, Said):
+            return self._reply_of(found), None
+        if found.what == "policy":
+            return Reply("", found.reason, "content_filter", "", request["model"], "", "", 0, 0, 0.0, 0.0), None
+        return None, None if found.what == "length" else self._trouble(found)
 
     def _arguments(self, request: dict[str, Any]) -> dict[str, Any]:
         """What litellm is called with. Its own retries are off: it would make them beside our pace and our count."""
@@ -300,38 +289,30 @@ class Client:
         return named | {"api_base": self.llm.api_base, "api_key": self._key or "none", "timeout": self.llm.timeout,
                         "max_retries": 0, "num_retries": 0}
 
-    def _trouble(self, error: Any) -> _Trouble | None:
-        """What an error of litellm means for this call; where it means as much for every other, all of them end."""
-        status = getattr(error, "status_code", None)
-        headers = getattr(error, "litellm_response_headers", None) or {}
-        said = f"{type(error).__name__} {status or ''}".strip()
+    def _trouble(self, found: Unsaid) -> _Trouble | None:
+        """What it means for this call; where it means as much for every other, all of them end."""
+        status = found.status
         if status is None or status in AGAIN or status >= 500:
-            return _Trouble(said, seconds_to_wait(headers.get("retry-after"), datetime.now(timezone.utc)))
+            return _Trouble(found.reason, seconds_to_wait(found.retry_after, datetime.now(timezone.utc)))
         if status in (401, 403):                # what it says may be the key, or half of it
-            self._refuse(f"{self.llm.model}: {said}: the key in {self.llm.key or 'llm.key=null'} is refused")
+            self._refuse(f"{self.llm.model}: {found.reason}: the key in {self.llm.key or 'llm.key=null'} is refused")
         else:
-            self._refuse(f"{self.llm.model}: {said}: {self._clean(one_line(error))}")
+            self._refuse(f"{self.llm.model}: {found.reason}: {self._clean(found.words)}")
         return None
 
-    def _read(self, response: Any, seconds: float) -> Reply:
-        """A reply of litellm's as ours, cleaned of the key."""
-        [choice, *_], usage = response.choices, getattr(response, "usage", None)
-        hidden = response._hidden_params or {}
-        tokens = [int(getattr(usage, name, 0) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        words = (choice.message.content, getattr(choice.message, "refusal", None), choice.finish_reason,
-                 getattr(response, "provider", None) or hidden.get("custom_llm_provider"), response.model,
-                 getattr(response, "system_fingerprint", None), response.id)
-        return Reply(*(self._clean(str(word or "")) for word in words), *tokens, self._cost(usage, hidden, *tokens), seconds)
+    def _reply_of(self, said: Said) -> Reply:
+        """What was said, cleaned of the key, with its price."""
+        words = (said.text, said.refusal, said.finish_reason, said.provider, said.model, said.fingerprint, said.id)
+        return Reply(*map(self._clean, words), said.input_tokens, said.output_tokens, self._cost(said), said.seconds)
 
-    def _cost(self, usage: Any, hidden: dict[str, Any], input_tokens: int, output_tokens: int) -> float:
+    def _cost(self, said: Said) -> float:
         """Dollars: as the provider charged them, else by the config's prices, else by litellm's list."""
-        charged = getattr(usage, "cost", None)
-        if charged is None and self.llm.input_cost_per_token is None:
-            charged = hidden.get("response_cost")       # knows of cheaper cached tokens
-        if charged is not None:
-            return float(charged)
+        if said.charged is not None:
+            return said.charged
+        if self.llm.input_cost_per_token is None and said.listed is not None:
+            return said.listed
         per_input, per_output = prices(self.llm)
-        return per_input * input_tokens + per_output * output_tokens
+        return per_input * said.input_tokens + per_output * said.output_tokens
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -345,7 +326,7 @@ class _Trouble:
     wait: float | None = None
 
 
-# ---- the key, the price, the vendor's noise --------------------------------------------------------------------------
+# ---- the key and the price -------------------------------------------------------------------------------------------
 
 
 def api_key(llm: Llm) -> str:
@@ -362,28 +343,8 @@ def prices(llm: Llm) -> tuple[float, float]:
     """Dollars a token read and a token written. Raises ConfigError where neither the config nor litellm knows them."""
     if llm.input_cost_per_token is not None and llm.output_cost_per_token is not None:
         return llm.input_cost_per_token, llm.output_cost_per_token
-    import litellm
-
-    known = litellm.model_cost.get(llm.model) or litellm.model_cost.get(llm.model.partition("/")[2]) or {}
-    per_token = known.get("input_cost_per_token"), known.get("output_cost_per_token")
-    if None in per_token:
+    per_token = listed(llm.model)
+    if per_token is None:
         raise ConfigError(f"llm.model={llm.model}: its price is not known; set llm.input_cost_per_token and "
                           "llm.output_cost_per_token (dollars a token, 0 for a model of your own)")
     return per_token
-
-
-def _quiet() -> None:
-    """litellm and what is under it log requests and headers, the key among them, at DEBUG, and advice on stdout."""
-    import litellm
-
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", "openai._base_client", "httpx", "httpcore",
-                 "httpcore.connection", "httpcore.http11", "aiohttp.client"):
-        logging.getLogger(name).disabled = True
-
-
-async def _close() -> None:
-    import litellm
-
-    await litellm.close_litellm_async_clients()

@@ -90,11 +90,10 @@ def parse(text: str) -> Decision | Invalid:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     """The outermost JSON objects in `text`, in order."""
-    decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
     found, false_starts, at = [], 0, text.find("{")
     while at >= 0:
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = DECODER.raw_decode(text, at)
         except _Unreadable:
             raise
         except (ValueError, RecursionError):
@@ -118,6 +117,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)       # made once: replies are many
 
 
 def _words(problem: Any) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timezone
 from fcntl import LOCK_EX, flock
@@ -74,6 +75,15 @@ class Replies:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """For as long as the block lasts, all is read as it was at the first read, without a lock for each."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def get(self, key: str) -> Reply | None:
         """The reply under `key`; None where there is none."""
