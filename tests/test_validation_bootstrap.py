@@ -7,6 +7,7 @@ import pytest
 from pytest import approx
 
 from mahler import metrics
+from mahler.core import resampling
 from mahler.validation import bootstrap
 from tests.test_validation_sharpe import ar1
 
@@ -40,6 +41,22 @@ def test_resampled_days_come_in_blocks_of_the_mean_length_and_wrap_around():
 def test_pieces_are_small_and_add_up():
     pieces = list(bootstrap.resamples(80_000, 5.0, 7, np.random.default_rng(0)))
     assert [len(piece) for piece in pieces] == [3, 3, 1]
+
+
+def test_statistics_of_samples_are_those_of_numpy_on_the_copies():
+    rng = np.random.default_rng(3)
+    series, at = rng.normal(3e-4, 6e-3, (4, 300)), rng.integers(0, 300, (50, 300))
+    series[1], series[2, 7] = 0.1 * 3, np.nan                       # one never moves, one was ruined
+    copies = series[:, at]                                         # (4, 50, 300)
+    expected = copies.mean(axis=2) / copies.std(axis=2, ddof=1)
+    lacks = np.isnan(copies).any(axis=2)
+    expected[lacks], expected[1] = 0.0, 0.0
+    assert 10 < lacks.sum() < 50
+    assert resampling.ratios(series, at) == approx(expected, rel=1e-10)
+    sums = np.cumsum(copies[0], axis=1)
+    peaks = np.maximum(np.maximum.accumulate(sums, axis=1), 0.0)
+    last, lowest = resampling.wealth(series[0], at)
+    assert last == approx(sums[:, -1], rel=1e-10) and lowest == approx((sums - peaks).min(axis=1), rel=1e-10)
 
 
 def test_the_values_are_those_of_the_metrics():

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mahler.core import resampling
+
 CHUNK = 250_000
 """Resampled observations that are held at a time: 2 MB an array, whatever the number of replications."""
-
-ROUNDING = 1e-9
-"""A standard deviation below so much of the mean may be that of a constant, whose sum was rounded."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def account_intervals(returns: np.ndarray, *, rng: np.random.Generator, replicat
         raise ValueError("intervals need two or more returns, each above -1")
     length = optimal_block_length(returns) if block_length is None else block_length
     logs = np.log1p(returns)
-    draws = [_statistics(returns[at], logs[at], periods) for at in resamples(len(returns), length, replications, rng)]
-    observed = _statistics(returns[None, :], logs[None, :], periods)[:, 0]
+    draws = [_statistics(returns, logs, at, periods) for at in resamples(len(returns), length, replications, rng)]
+    observed = _statistics(returns, logs, np.arange(len(returns))[None, :], periods)[:, 0]
     return {name: percentile_interval(float(value), sample, level) for name, value, sample in
             zip(("cagr", "sharpe", "max_drawdown"), observed, np.concatenate(draws, axis=1))}
 
@@ -101,11 +100,9 @@ def sharpe_difference_intervals(returns: np.ndarray, control: np.ndarray, *, rng
     """
     if block_length is None:
         block_length = max(optimal_block_length(column - control) for column in returns.T)
-    draws, columns = [], np.ascontiguousarray(returns.T)      # equal series have equal sums only if they lie alike
-    for at in resamples(len(control), block_length, replications, rng):
-        base = sharpes(control[at], periods)
-        draws.append(np.stack([sharpes(column[at], periods) - base for column in columns]))
-    observed = sharpes(columns, periods) - sharpes(np.ascontiguousarray(control)[None, :], periods)
+    accounts = np.ascontiguousarray(np.vstack([control, returns.T]))
+    draws = [_less_first(accounts, at, periods) for at in resamples(len(control), block_length, replications, rng)]
+    observed = _less_first(accounts, np.arange(len(control))[None, :], periods)[:, 0]
     return [percentile_interval(float(value), sample, level)
             for value, sample in zip(observed, np.concatenate(draws, axis=1))]
 
@@ -118,17 +115,17 @@ def percentile_interval(value: float, draws: np.ndarray, level: float) -> Interv
 
 def sharpes(returns: np.ndarray, periods: float) -> np.ndarray:
     """Annualised Sharpe ratio of each row of (b, n); 0 for a row that never moves."""
-    mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
-    moves = deviation > ROUNDING * np.abs(mean)
-    for row in np.flatnonzero(~moves):        # what little there is may be all of rounding
-        moves[row] = returns[row].min() < returns[row].max()
-    return np.divide(mean, deviation, out=np.zeros(len(returns)), where=moves) * np.sqrt(periods)
+    return resampling.ratios(np.ascontiguousarray(returns), np.arange(returns.shape[1])[None, :])[:, 0] * np.sqrt(periods)
 
 
-def _statistics(returns: np.ndarray, logs: np.ndarray, periods: float) -> np.ndarray:
-    """CAGR, Sharpe ratio and maximum drawdown of each row of (b, n), and of log1p of it, which is lost: (3, b)."""
-    wealth = np.cumsum(logs, axis=1, out=logs)               # log of equity over the initial one
-    growth = np.expm1(wealth[:, -1] * (periods / returns.shape[1]))
-    peak = np.maximum.accumulate(wealth, axis=1)
-    np.subtract(wealth, np.maximum(peak, 0.0, out=peak), out=wealth)
-    return np.stack([growth, sharpes(returns, periods), -np.expm1(wealth.min(axis=1))])
+def _less_first(accounts: np.ndarray, at: np.ndarray, periods: float) -> np.ndarray:
+    """The annualised Sharpe ratio of all accounts but the first, (k, n), less that of the first, on samples (b, n): (k - 1, b)."""
+    found = resampling.ratios(accounts, at) * np.sqrt(periods)
+    return found[1:] - found[0]
+
+
+def _statistics(returns: np.ndarray, logs: np.ndarray, at: np.ndarray, periods: float) -> np.ndarray:
+    """CAGR, Sharpe ratio and maximum drawdown of returns (n,), and of log1p of them, on samples (b, n): (3, b)."""
+    last, lowest = resampling.wealth(logs, at)
+    return np.stack([np.expm1(last * (periods / at.shape[1])), resampling.ratios(returns[None, :], at)[0] * np.sqrt(periods),
+                     -np.expm1(lowest)])
