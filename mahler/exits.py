@@ -53,17 +53,26 @@ def max_loss_per_contract(candidates: Table, costs: Costs) -> np.ndarray:
 
 
 def first_exits(candidates: Table, paths: Paths, rule: ExitRule, costs: Costs, sessions: np.ndarray) -> Table:
+    """The first exit of every candidate: a Table of schema.EXIT, (n,); see `first_exits_at`."""
+    return first_exits_at(candidates, paths, slice(None), paths.close, 0.0, rule, costs, sessions)
+
+
+def first_exits_at(candidates: Table, paths: Paths, rows: np.ndarray | slice, far: np.ndarray, share: float, rule: ExitRule,
+                   costs: Costs, sessions: np.ndarray) -> Table:
     """The first exit of every candidate: a Table of schema.EXIT, (n,).
+
+    The paths of the candidates are those numbered `rows`; a close costs what lies `share` of the way from `paths.close`
+    to `far` (m,), dollars per share.
 
     A close pays commission on both legs, but for a worthless expiry, which pays nothing, and for the end
     of the period, which is a valuation and not a trade. Where the short leg is assigned, at expiry or
     before, the assignment fee comes on top. On the eve of a split of the underlying time is up for every spread.
     """
-    own, eve = _time_day(candidates["expiry"], rule, sessions), paths.split_eve
+    own, eve = _time_day(candidates["expiry"], rule, sessions), paths.split_eve[rows]
     time_day = np.where(eve >= 0, np.minimum(own, eve), own).astype(np.int32)
     day, reason, cost, mid, stale = first_exits_kernel(
-        candidates["day"], candidates["credit"], paths.start, paths.mid, paths.close,
-        paths.settlement, paths.assigned_day, paths.assigned_cost, time_day,
+        candidates["day"], candidates["credit"], paths.start[:-1][rows], paths.start[1:][rows], paths.mid, paths.close, far,
+        share, paths.settlement[rows], paths.assigned_day[rows], paths.assigned_cost[rows], time_day,
         np.inf if rule.profit_target is None else rule.profit_target,
         np.inf if rule.stop_loss is None else rule.stop_loss)
     free = (reason == Exit.END_OF_PERIOD) | ((reason == Exit.EXPIRY) & (cost == 0.0))

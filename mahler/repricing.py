@@ -14,8 +14,9 @@ from functools import partial
 
 import numpy as np
 
+from mahler.core.spreads import best_of_groups
 from mahler.data.store import Chain, Chains
-from mahler.exits import Costs, ExitRule, first_exits
+from mahler.exits import Costs, ExitRule, first_exits_at
 from mahler.fills.travel import travel
 from mahler.panel import Panel
 from mahler.paths import Paths, trace_at
@@ -76,7 +77,7 @@ def _reachable(spreads: Table, entry: Entry) -> np.ndarray:
     piece begins is below that which the last of the best has where it ends.
     """
     group = spreads["day"].astype(np.int64) * 2 + spreads["side"]             # the spreads are of one ticker
-    kept = np.zeros(len(group), bool)
+    kept, n_groups = np.zeros(len(group), bool), int(group.max(initial=-1)) + 1
     width, delta = spreads["width"], spreads["delta"]
     edges = np.linspace(MID, NATURAL, PIECES + 1)
     for first, last in zip(edges[:-1], edges[1:], strict=True):
@@ -84,22 +85,12 @@ def _reachable(spreads: Table, entry: Entry) -> np.ndarray:
         somewhere = np.flatnonzero(pays_enough(most, least, width, entry))
         throughout = np.flatnonzero(pays_enough(least, most, width, entry))
         lowest = score(least[throughout], width[throughout], delta[throughout])
-        threshold = _last_of_best(group, throughout, lowest, entry.per_day)[group[somewhere]]
+        threshold = best_of_groups(group[throughout], lowest, n_groups, entry.per_day)[1][group[somewhere]]
         # A credit may be all of the width where the piece begins, and its score without bound after that.
         below = np.minimum(most[somewhere], width[somewhere] * (1.0 - ROUNDING))
         highest = score(below, width[somewhere], delta[somewhere])
         kept[somewhere[(highest >= threshold - ROUNDING) | (most[somewhere] >= width[somewhere])]] = True
     return np.flatnonzero(kept)
-
-
-def _last_of_best(group: np.ndarray, rows: np.ndarray, scores: np.ndarray, per_day: int) -> np.ndarray:
-    """The score of the last of the best `per_day` of `rows` in each group; minus infinity where there are fewer."""
-    order = np.lexsort((-scores, group[rows]))
-    n = np.bincount(group[rows], minlength=group.max(initial=-1) + 1)
-    full = n >= per_day
-    found = np.full(len(n), -np.inf)
-    found[full] = scores[order[(np.cumsum(n) - n)[full] + per_day - 1]]
-    return found
 
 
 def _credit(quotes: Table, share: float) -> np.ndarray:
@@ -114,22 +105,17 @@ def at(share: float, offered: Offers, entry: Entry, rule: ExitRule, costs: Costs
 
     The paths are for a walk: each begins at its `start`, and they lie in no order.
     """
-    credit = _credit(offered.quotes, share)
-    paying = np.flatnonzero(pays_enough(credit, credit, offered.spreads["width"], entry))
-    spreads = {name: column[paying] for name, column in (offered.spreads | {"credit": credit}).items()}
-    spreads |= {"max_loss": spreads["width"] - spreads["credit"],
-                "score": score(spreads["credit"], spreads["width"], spreads["delta"])}
-    rows = best(spreads, entry.per_day)
-    candidates = {name: column[rows] for name, column in spreads.items()}
-
-    # The exits of all are computed in place: cheaper than to gather the paths of some.
-    close = offered.close_natural - offered.paths.close
-    close *= (share - MID) / (NATURAL - MID)
-    close += offered.paths.close
-    exits = first_exits(offered.spreads | {"credit": credit}, replace(offered.paths, close=close), rule, costs, sessions)
+    spreads, credit = offered.spreads, _credit(offered.quotes, share)
+    paying = np.flatnonzero(pays_enough(credit, credit, spreads["width"], entry))
+    ranked = {name: spreads[name][paying] for name in ("ticker", "day", "side", "width", "delta")}
+    ranked["score"] = score(credit[paying], ranked["width"], ranked["delta"])
+    rows = best(ranked, entry.per_day)
     mine = paying[rows]
-    paths = replace(offered.paths, start=np.append(offered.paths.start[mine], len(offered.paths.mid)))
-    return candidates, paths, {name: column[mine] for name, column in exits.items()}
+    candidates = {name: column[mine] for name, column in (spreads | {"credit": credit}).items()}
+    candidates |= {"max_loss": candidates["width"] - candidates["credit"], "score": ranked["score"][rows]}
+    exits = first_exits_at(candidates, offered.paths, mine, offered.close_natural, (share - MID) / (NATURAL - MID), rule, costs,
+                           sessions)
+    return candidates, replace(offered.paths, start=np.append(offered.paths.start[mine], len(offered.paths.mid))), exits
 
 
 def break_even(pnl: Callable[[float], float]) -> dict[str, float]:

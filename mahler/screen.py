@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mahler import schema
-from mahler.core.spreads import match_legs
+from mahler.core.spreads import best_of_groups, match_legs
 from mahler.data import splits
 from mahler.data.store import Chain, Chains
 from mahler.fills import Fill, usable
@@ -131,17 +131,15 @@ def best(spreads: Table, per_day: int) -> np.ndarray:
 
     Ties keep the order of the rows.
     """
-    n, group = len(spreads["day"]), groups(spreads)
-    order = np.lexsort((-spreads["score"], group))
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rank = np.arange(n) - np.repeat(starts, np.diff(starts, append=n))
-    kept = np.sort(order[rank < per_day])
+    group = groups(spreads)
+    kept = np.flatnonzero(best_of_groups(group, spreads["score"], int(group.max(initial=-1)) + 1, per_day)[0])
     return kept[np.lexsort((-spreads["score"][kept], spreads["day"][kept]))]
 
 
 def groups(spreads: Table) -> np.ndarray:
-    """A number for each ticker, day and side, int64 (n,): among the spreads of one the best are candidates."""
-    return (spreads["ticker"].astype(np.int64) << 32) + spreads["day"] * 2 + spreads["side"]
+    """A number from 0 on for each ticker, day and side, int64 (n,): among the spreads of one the best are candidates."""
+    ticker, day = spreads["ticker"].astype(np.int64), spreads["day"].astype(np.int64)
+    return ((ticker * (day.max(initial=-1) + 1)) + day) * 2 + spreads["side"]
 
 
 def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: int = 0) -> tuple[Table, Table]:

@@ -11,6 +11,7 @@ import pytest
 
 from mahler import repricing, stages
 from mahler.commands import backtest as command
+from mahler.core.spreads import best_of_groups
 from mahler.exits import first_exits
 from mahler.fills.travel import travel
 from mahler.paths import trace
@@ -143,3 +144,16 @@ def test_the_ends_of_the_axis_are_priced_once_for_all_multipliers_and_anew_for_a
     assert [priced.count(end) for end in (0.5, 1.0)] == [2, 2]
     monkeypatch.setattr(stages, "MOST_ENDS", 1)
     assert [command.fill_axis(*_run(*o)) for o in ((), ("regime=aggressive",), ("exit.profit_target=0.4",))] == alone
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 50])
+def test_the_best_of_each_group_are_those_of_a_sort_and_of_equals_the_earlier(most: int) -> None:
+    rng = np.random.default_rng(most)
+    group, score = rng.integers(0, 40, 2000), rng.integers(-9, 30, 2000) / 8.0
+    group[group == 7] = 8                                                                  # one group has no row
+    kept, last = best_of_groups(group, score, 41, most)
+    for g in range(41):
+        rows = np.flatnonzero(group == g)
+        ranked = rows[np.argsort(-score[rows], kind="stable")]
+        assert set(np.flatnonzero(kept & (group == g))) == set(ranked[:most])
+        assert last[g] == (score[ranked[most - 1]] if len(rows) >= most else -np.inf)

@@ -8,7 +8,7 @@ expiry are neighbours in the order of their strikes. Every search here relies on
 import numpy as np
 
 from libc.math cimport NAN, fabs, isnan
-from libc.stdint cimport int8_t, int32_t, int64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 
 cdef double STRIKE_TOLERANCE = 1e-6   # dollars: a listed strike is where it should be to within this
 
@@ -132,18 +132,56 @@ def follow_rows(
     return result
 
 
+def best_of_groups(const int64_t[::1] group, const double[::1] score, Py_ssize_t n_groups, int most):
+    """Which of the rows (n,) are among the best `most` of their group, and the score of the last of these in each group.
+
+    Groups are numbers from 0 to n_groups - 1. Of equal scores the earlier row is the better; a NaN is never among them.
+    Returns bool (n,), and float64 (n_groups,), minus infinity where a group has fewer.
+    """
+    cdef Py_ssize_t n = group.shape[0], i, g, k
+    cdef double s
+    top_of = np.full((n_groups, most), -np.inf)
+    left_of, kept = np.full(n_groups, most, np.int32), np.zeros(n, np.bool_)
+    cdef double[:, ::1] top = top_of
+    cdef int32_t[::1] left = left_of
+    cdef uint8_t[::1] v_kept = kept.view(np.uint8)
+    if score.shape[0] != n or most < 1 or (n and not 0 <= np.min(group) <= np.max(group) < n_groups):
+        raise ValueError("group and score (n,), n_groups and most do not fit one another")
+    with nogil:
+        for i in range(n):
+            g, s, k = group[i], score[i], most - 1
+            # top[g] is in descending order, and has the best of the rows before i.
+            if s > top[g, k]:
+                while k > 0 and s > top[g, k - 1]:
+                    top[g, k] = top[g, k - 1]
+                    k -= 1
+                top[g, k] = s
+        for g in range(n_groups):
+            for k in range(most):
+                left[g] -= top[g, k] > top[g, most - 1]
+        # left[g] is how many rows there is room for that are as good as the last of the best and no better.
+        for i in range(n):
+            g, s = group[i], score[i]
+            if s > top[g, most - 1]:
+                v_kept[i] = 1
+            elif s == top[g, most - 1] and left[g] > 0:
+                v_kept[i], left[g] = 1, left[g] - 1
+    return kept, top_of[:, most - 1]
+
+
 def first_exits(
-    const int32_t[::1] day, const double[::1] credit, const int64_t[::1] start,
-    const double[::1] mid, const double[::1] close, const double[::1] settlement,
+    const int32_t[::1] day, const double[::1] credit, const int64_t[::1] start, const int64_t[::1] stop,
+    const double[::1] mid, const double[::1] close, const double[::1] far, double share, const double[::1] settlement,
     const int32_t[::1] assigned_day, const double[::1] assigned_cost, const int32_t[::1] time_day,
     double profit_target, double stop_loss,
 ):
     """The first session after entry on which a rule fires, in the order of `schema.Exit`.
 
-    `mid` and `close` (start[-1],) are the mid and the fill cost to close, dollars per share, NaN where a
-    leg has no usable quote; `settlement` (n,) is NaN where the expiry lies beyond the period; `time_day`
-    (n,) is the first session whose dte is at most the exit dte. Returns day, reason, cost, mid, stale
-    marks, each (n,); cost and mid are dollars per share.
+    The path of spread i is [start[i], stop[i]) of `mid`, `close` and `far` (m,): the mid, and the cost to close at two
+    fills, of which it is closed `share` of the way from one to the other; dollars per share, NaN where a leg has no
+    usable quote. `settlement` (n,) is NaN where the expiry lies beyond the period; `time_day` (n,) is the first session
+    whose dte is at most the exit dte. Returns day, reason, cost, mid, stale marks, each (n,); cost and mid are dollars
+    per share.
     """
     cdef Py_ssize_t n = day.shape[0], i, j, last
     cdef double mark, m, target
@@ -153,11 +191,12 @@ def first_exits(
     cdef int32_t[::1] v_day = out_day, v_stale = out_stale
     cdef int8_t[::1] v_reason = out_reason
     cdef double[::1] v_cost = out_cost, v_mid = out_mid
-    if start.shape[0] != n + 1 or mid.shape[0] != close.shape[0] or (n and start[n] != mid.shape[0]):
-        raise ValueError("start (n + 1,), mid and close (start[-1],) do not fit one another")
+    if start.shape[0] != n or stop.shape[0] != n or mid.shape[0] != close.shape[0] or mid.shape[0] != far.shape[0] or (
+            n and not (0 <= np.min(start) and np.max(stop) <= mid.shape[0] and np.less(start, stop).all())):
+        raise ValueError("start and stop (n,), mid, close and far (m,) do not fit one another")
     with nogil:
         for i in range(n):
-            last = start[i + 1] - 1
+            last = stop[i] - 1
             target = (1.0 - profit_target) * credit[i]
             mark, stale, reason = mid[start[i]], 0, END_OF_PERIOD
             # `mark` is the last usable mid before session j; no rule has fired on any session before j.
@@ -183,7 +222,7 @@ def first_exits(
                 else:
                     continue
                 if reason != ASSIGNED:
-                    v_cost[i] = close[j]
+                    v_cost[i] = (far[j] - close[j]) * share + close[j]
                 break
             if reason == END_OF_PERIOD:
                 d, v_cost[i] = day[i] + <int>(last - start[i]), mark

@@ -34,7 +34,11 @@ from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check
 ROW_GROUP = 1 << 16
 BATCH = 1 << 18         # rows of a foreign file that are decoded at a time
 THREADS = 2
+POOL = "jemalloc"       # of Arrow's: its default asks for huge pages, and to clear them may take as long as all the reading
 SIDES = (("call", Flag.CALL_CROSSED, Flag.CALL_NO_ASK), ("put", Flag.PUT_CROSSED, Flag.PUT_NO_ASK))
+
+if POOL in pa.supported_memory_backends() and "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+    pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 Day = date | str | np.datetime64
 Counts = Mapping[str, Mapping[str, int]]
