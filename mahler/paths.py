@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mahler.core.spreads import follow_rows
+from mahler.core.spreads import follow_quotes
 from mahler.data.calendar import last_session_on_or_before
 from mahler.data import splits
 from mahler.data.store import Chain, Chains
@@ -80,17 +80,20 @@ def trace_at(candidates: Table, chains: Chains, panel: Panel, fills: Sequence[Fi
                   np.full(n, -1, np.int32), np.full(n, np.nan),
                   np.array([len(panel.dividends[name][0]) > 0 for name in chains.tickers]), split_eve)
     paths = (first, *(replace(first, close=np.full(start[-1], np.nan)) for _ in fills[1:]))
+    for some in _pieces(start):
+        _price(some, candidates, chains, fills, paths)
     for t, name in enumerate(chains.tickers):
-        for mine in _pieces(np.flatnonzero(ticker == t), length):
-            _trace_ticker({c: candidates[c][mine] for c in candidates}, mine, t, chains[name], panel, fills, paths)
+        if len(panel.dividends[name][0]):
+            calls = np.flatnonzero((ticker == t) & (candidates["side"] == Side.CALL))
+            _assign_early({c: candidates[c][calls] for c in candidates}, calls, t, chains[name], panel, first)
     _carry_to_split(paths)
     return paths
 
 
-def _pieces(rows: np.ndarray, length: np.ndarray) -> list[np.ndarray]:
-    """`rows` (k,) in pieces of about ENTRIES path entries, so that what tracing needs beside its result is bounded."""
-    entries = np.cumsum(length[rows])
-    return np.split(rows, np.searchsorted(entries, np.arange(ENTRIES, entries[-1], ENTRIES))) if len(rows) else []
+def _pieces(start: np.ndarray) -> list[slice]:
+    """The candidates in pieces of about ENTRIES path entries, so that what tracing needs beside its result is bounded."""
+    edges = np.unique(np.searchsorted(start, [*range(0, int(start[-1]), ENTRIES), start[-1]], side="left"))
+    return [slice(first, last) for first, last in zip(edges[:-1].tolist(), edges[1:].tolist())]
 
 
 def _split_eves(candidates: Table, chains: Chains, panel: Panel) -> np.ndarray:
@@ -115,58 +118,56 @@ def _carry_to_split(paths: Sequence[Paths]) -> None:
                 prices[last] = prices[usable_before]
 
 
-def _trace_ticker(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, fills: Sequence[Fill],
-                  paths: Sequence[Paths]) -> None:
-    """Fill in the paths of some of one ticker's candidates, which are those numbered `mine`, at each of the fills."""
+def _price(some: slice, candidates: Table, chains: Chains, fills: Sequence[Fill], paths: Sequence[Paths]) -> None:
+    """Fill in the paths of some candidates, which are neighbours, at each of the fills."""
     common = paths[0]
-    length = np.diff(common.start)[mine]
-    start = np.concatenate([[0], np.cumsum(length)])
-    # Where entry k of these candidates' own concatenated paths lies in the paths of all.
-    place = np.repeat(common.start[mine] - start[:-1], length) + np.arange(start[-1])
-    rows = {}
-    for leg in ("short_row", "long_row"):
-        run_end = chain.contract_start[np.searchsorted(chain.contract_start, candidates[leg], side="right")]
-        rows[leg] = follow_rows(chain.day, candidates[leg], run_end, candidates["day"], start)
-    quoted = (rows["short_row"] >= 0) & (rows["long_row"] >= 0)
-    for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
-        of_side = quoted & np.repeat(candidates["side"] == side, length)
-        k = np.flatnonzero(of_side)
-        bid, ask = getattr(chain, f"{leg}_bid"), getattr(chain, f"{leg}_ask")
-        short, long = rows["short_row"][k], rows["long_row"][k]
-        sb, sa, lb, la = bid[short], ask[short], bid[long], ask[long]
-        good = usable(sb, sa) & usable(lb, la)
-        k, sb, sa, lb, la = k[good], sb[good], sa[good], lb[good], la[good]
-        common.mid[place[k]] = 0.5 * (sb + sa) - 0.5 * (lb + la)
-        for fill, one in zip(fills, paths, strict=True):
-            one.close[place[k]] = fill(sb, sa)[1] - fill(lb, la)[0]
-    if len(panel.dividends[chain.ticker][0]):
-        _assign_early(candidates, mine, t, chain, panel, rows["short_row"], start, common)
+    span = slice(common.start[some.start], common.start[some.stop])
+    start, stop = common.start[some] - span.start, common.start[some.start + 1:some.stop + 1] - span.start
+    columns = {name: candidates[name][some] for name in ("ticker", "side", "day", "short_row", "long_row")}
+    quotes = np.full((4, span.stop - span.start), np.nan)            # bid and ask of the short leg, and of the long one
+    for t, name in enumerate(chains.tickers):
+        for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
+            mine = np.flatnonzero((columns["ticker"] == t) & (columns["side"] == side))
+            for which, (bid, ask) in (("short_row", quotes[:2]), ("long_row", quotes[2:])):
+                chain, row = chains[name], columns[which][mine]
+                follow_quotes(chain.day, getattr(chain, f"{leg}_bid"), getattr(chain, f"{leg}_ask"), mine, row,
+                              _run_end(chain, row), columns["day"][mine], start, stop, bid, ask)
+    good = np.flatnonzero(usable(*quotes[:2]) & usable(*quotes[2:]))
+    sb, sa, lb, la = (quote[good] for quote in quotes)
+    good += span.start
+    common.mid[good] = 0.5 * (sb + sa) - 0.5 * (lb + la)
+    for fill, one in zip(fills, paths, strict=True):
+        one.close[good] = fill(sb, sa)[1] - fill(lb, la)[0]
 
 
-def _assign_early(candidates: Table, mine: np.ndarray, t: int, chain: Chain, panel: Panel, short_rows: np.ndarray,
-                  start: np.ndarray, paths: Paths) -> None:
-    """Mark the short calls that are rationally exercised on the eve of an ex-dividend date.
+def _run_end(chain: Chain, row: np.ndarray) -> np.ndarray:
+    """Where the run of the contract that has the row ends, (k,)."""
+    return chain.contract_start[np.searchsorted(chain.contract_start, row, side="right")]
 
-    Exercise pays where D > P(K) + K (1 - exp(-r t)): the dividend against the put, which is what is given
-    up, and the interest on the strike (Merton 1973). P is the mid of the put in the short leg's own row.
+
+def _assign_early(calls: Table, number: np.ndarray, t: int, chain: Chain, panel: Panel, paths: Paths) -> None:
+    """Mark those of one ticker's short calls, candidates of these numbers, that are rationally exercised before their expiry.
+
+    On the eve of an ex-dividend date exercise pays where D > P(K) + K (1 - exp(-r t)): the dividend against the put,
+    which is what is given up, and the interest on the strike (Merton 1973). P is the mid of the put in the short leg's
+    own row.
     """
+    length = np.diff(paths.start)[number]
     for ex_date, dividend in zip(*panel.dividends[chain.ticker], strict=True):
         eve = int(np.searchsorted(chain.sessions, ex_date)) - 1
         if eve < 0 or (ex_date > chain.sessions[-1]
                        and last_session_on_or_before(ex_date[None] - 1)[0] != chain.sessions[-1]):
             continue
-        offset = eve - candidates["day"]
-        i = np.flatnonzero((candidates["side"] == Side.CALL) & (offset > 0) & (offset < np.diff(start))
-                           & (candidates["expiry"] >= ex_date) & (paths.assigned_day[mine] < 0))
-        rows = short_rows[start[i] + offset[i]]
-        quoted = ~np.isnan(paths.mid[paths.start[mine[i]] + offset[i]])
-        i, rows = i[quoted], rows[quoted]
-        put_bid, put_ask, spot = chain.put_bid[rows], chain.put_ask[rows], panel.close[eve, t]
-        strike = candidates["short_strike"][i]
-        years = (candidates["expiry"][i] - chain.sessions[eve]).astype(np.int64) / 365.0
+        offset, spot = eve - calls["day"], panel.close[eve, t]
+        i = np.flatnonzero((offset > 0) & (offset < length) & (calls["expiry"] >= ex_date) & (spot > calls["short_strike"])
+                           & (paths.assigned_day[number] < 0))
+        i = i[~np.isnan(paths.mid[paths.start[number[i]] + offset[i]])]           # both legs have a row that day
+        runs = zip(calls["short_row"][i].tolist(), _run_end(chain, calls["short_row"][i]).tolist())
+        rows = np.array([row + np.searchsorted(chain.day[row:end], eve) for row, end in runs], np.int64)
+        put_bid, put_ask, strike = chain.put_bid[rows], chain.put_ask[rows], calls["short_strike"][i]
+        years = (calls["expiry"][i] - chain.sessions[eve]).astype(np.int64) / 365.0
         carry = strike * -np.expm1(-panel.rate[eve] * years)
-        assigned = usable(put_bid, put_ask) & (spot > strike) & (dividend > 0.5 * (put_bid + put_ask) + carry)
-        i = i[assigned]
-        value = intrinsic(candidates["side"][i], candidates["short_strike"][i], candidates["width"][i], spot)
-        paths.assigned_day[mine[i]] = eve
-        paths.assigned_cost[mine[i]] = value + dividend
+        i = i[usable(put_bid, put_ask) & (dividend > 0.5 * (put_bid + put_ask) + carry)]
+        paths.assigned_day[number[i]] = eve
+        paths.assigned_cost[number[i]] = intrinsic(calls["side"][i], calls["short_strike"][i], calls["width"][i],
+                                                   spot) + dividend

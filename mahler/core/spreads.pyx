@@ -106,30 +106,31 @@ def match_legs(
     return np.asarray(short_row), np.asarray(long_row), in_window
 
 
-def follow_rows(
-    const int32_t[::1] day, const int64_t[::1] row, const int64_t[::1] row_end,
-    const int32_t[::1] first_day, const int64_t[::1] start,
+def follow_quotes(
+    const int32_t[::1] day, const double[::1] bid, const double[::1] ask, const int64_t[::1] spread,
+    const int64_t[::1] row, const int64_t[::1] row_end, const int32_t[::1] first_day, const int64_t[::1] start,
+    const int64_t[::1] stop, double[::1] path_bid, double[::1] path_ask,
 ):
-    """The row of a contract on each session from its entry on, -1 where it has none: int64 (start[-1],).
+    """Write the quotes of a leg on each session from its entry on into the paths; where it has no row they are left alone.
 
-    Contract i is followed from `row[i]`, on session `first_day[i]`, for start[i + 1] - start[i] sessions;
-    `row_end[i]` is the end of its run.
+    Of the spreads numbered `spread` (k,), the leg's contract is followed from `row` (k,), on session `first_day` (k,);
+    `row_end` (k,) is the end of its run. The path of spread i is [start[i], stop[i]) of `path_bid` and `path_ask`.
     """
-    cdef Py_ssize_t n = row.shape[0], i, j, r, d
-    result = np.empty(start[n] if n else 0, np.int64)
-    cdef int64_t[::1] out = result
-    if row_end.shape[0] != n or first_day.shape[0] != n or start.shape[0] != n + 1:
-        raise ValueError("row, row_end, first_day (n,) and start (n + 1,) do not fit one another")
+    cdef Py_ssize_t i, k, j, r, d
+    if not (row.shape[0] == row_end.shape[0] == first_day.shape[0] == spread.shape[0]) or start.shape[0] != stop.shape[0] or (
+            spread.shape[0] and not (0 <= np.min(spread) and np.max(spread) < start.shape[0]
+                                     and np.max(stop) <= min(path_bid.shape[0], path_ask.shape[0]))):
+        raise ValueError("spread, row, row_end, first_day (k,), start and stop (n,) and the paths do not fit one another")
     with nogil:
-        for i in range(n):
-            r, d = row[i], first_day[i]
+        for k in range(spread.shape[0]):
+            i, r, d = spread[k], row[k], first_day[k]
             # Rows of the run before r are on sessions before d.
-            for j in range(start[i], start[i + 1]):
-                while r < row_end[i] and day[r] < d:
+            for j in range(start[i], stop[i]):
+                while r < row_end[k] and day[r] < d:
                     r += 1
-                out[j] = r if r < row_end[i] and day[r] == d else -1
+                if r < row_end[k] and day[r] == d:
+                    path_bid[j], path_ask[j] = bid[r], ask[r]
                 d += 1
-    return result
 
 
 def best_of_groups(const int64_t[::1] group, const double[::1] score, Py_ssize_t n_groups, int most):
