@@ -15,17 +15,16 @@ from functools import partial
 import numpy as np
 
 from mahler.core.spreads import best_of_groups
-from mahler.data.store import Chain, Chains
+from mahler.data.store import Chains
 from mahler.exits import Costs, ExitRule, first_exits_at
 from mahler.fills.travel import travel
 from mahler.panel import Panel
 from mahler.paths import Paths, trace_at
-from mahler.schema import CANDIDATE, Side, Table
-from mahler.screen import Entry, best, identity, offers, pays_enough, score
+from mahler.schema import CANDIDATE, Table
+from mahler.screen import QUOTES, Entry, best, described, entry_quotes, identity, offers, pays_enough, score
 
 MID, NATURAL = 0.5, 1.0
 RESOLUTION = 1e-3                # of break-even travel: a tenth of a percent of the quote
-QUOTES = ("short_bid", "short_ask", "long_bid", "long_ask")
 ROUNDING = 1e-9                  # of a score: far above the last bits in which two ways of adding differ
 PIECES = 2                       # of the axis; in each the spreads that can be candidates are found by themselves
 
@@ -49,25 +48,14 @@ def read(chains: Chains, panel: Panel, entry: Entry, first_day: int) -> Offers:
     kept = []
     for t, ticker in enumerate(chains.tickers):
         spreads = offers(chains, t, panel, entry, ends, first_day)
-        spreads |= _quotes(spreads, chains[ticker])
+        spreads |= entry_quotes(spreads, chains[ticker])
         rows = _reachable(spreads, entry)
-        kept.append({name: column[rows] for name, column in spreads.items()})
+        kept.append(described({name: column[rows] for name, column in spreads.items()}, chains, t, panel))
     spreads = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
     spreads["spread_id"] = identity(spreads)
     at_mid, crossed = trace_at(spreads, chains, panel, ends)
     return Offers({name: spreads[name] for name in CANDIDATE.names}, {name: spreads[name] for name in QUOTES},
                   at_mid, crossed.close)
-
-
-def _quotes(spreads: Table, chain: Chain) -> Table:
-    """The quotes of both legs at entry, dollars per share: (n,) each."""
-    quotes = {name: np.full(len(spreads["day"]), np.nan) for name in QUOTES}
-    for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
-        i = np.flatnonzero(spreads["side"] == side)
-        for name in QUOTES:
-            which, _, what = name.partition("_")
-            quotes[name][i] = getattr(chain, f"{leg}_{what}")[spreads[f"{which}_row"][i]]
-    return quotes
 
 
 def _reachable(spreads: Table, entry: Entry) -> np.ndarray:

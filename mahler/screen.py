@@ -15,6 +15,8 @@ from mahler.fills import Fill, usable
 from mahler.panel import Panel
 from mahler.schema import STAGES, Side, Table, choice, number
 
+QUOTES = ("short_bid", "short_ask", "long_bid", "long_ask")
+
 DELTA_RESOLUTION = 1e-6
 """A delta is a float32 in the store: 0.15 is within a window that ends at 0.15."""
 
@@ -110,20 +112,10 @@ def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fills
         short, long, credit = short[keep], long[keep], credit[keep]
     count("past_iv_filter", chain.day[short])
 
-    contract = np.searchsorted(chain.contract_start, short, side="right") - 1
-    day = chain.day[short]
-    mid_credit = 0.5 * (bid[short] + ask[short]) - 0.5 * (bid[long] + ask[long])
     delta = chain.delta[short].astype(np.float64)
     delta = delta if side is Side.CALL else 1.0 - delta
-    strike = chain.contract_strike[contract]
-    return {
-        "day": day, "side": np.full(len(day), side, np.int8), "expiry": chain.contract_expiry[contract],
-        "dte": (expiry[contract] - session[day]).astype(np.int16),
-        "short_strike": strike, "long_strike": strike + width if side is Side.CALL else strike - width,
-        "width": np.full(len(day), width), "delta": delta, "credit": credit, "mid_credit": mid_credit,
-        "max_loss": width - credit, "score": score(credit, width, delta), "underlying": chain.spot[day],
-        "iv_percentile": iv_percentile[day], "short_row": short, "long_row": long,
-    }
+    return {"day": chain.day[short], "side": np.full(len(short), side, np.int8), "width": np.full(len(short), width),
+            "delta": delta, "credit": credit, "score": score(credit, width, delta), "short_row": short, "long_row": long}
 
 
 def best(spreads: Table, per_day: int) -> np.ndarray:
@@ -157,7 +149,7 @@ def screen(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_day: in
     for t in range(len(chains.tickers)):
         offered = offers(chains, t, panel, entry, (fill, fill), first_day, funnel)
         rows = best(offered, entry.per_day)
-        kept.append({name: column[rows] for name, column in offered.items()})
+        kept.append(described({name: column[rows] for name, column in offered.items()}, chains, t, panel))
     candidates = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
     order = np.lexsort((-candidates["score"], candidates["day"]))
     candidates = {name: column[order] for name, column in candidates.items()}
@@ -175,8 +167,9 @@ def offers(chains: Chains, t: int, panel: Panel, entry: Entry, fills: tuple[Fill
            funnel: Table | None = None) -> Table:
     """Every spread of ticker `t` that the rules would sell, whatever its rank, at a fill between the best and the worst.
 
-    In the order of expiry, short strike, day, side and width. The columns are those of schema.CANDIDATE without
-    `spread_id`, the credit that at the best of the two `fills`. `funnel` is counted up to the rank.
+    In the order of expiry, short strike, day, side and width. The columns are those of schema.CANDIDATE that tell one
+    spread from another, as `described` wants them, the credit that at the best of the two `fills`. `funnel` is counted
+    up to the rank.
     """
     chain, counted = chains[chains.tickers[t]], _nothing_counted(chains) if funnel is None else funnel
 
@@ -190,14 +183,45 @@ def offers(chains: Chains, t: int, panel: Panel, entry: Entry, fills: tuple[Fill
              for side in entry.sides for width in sorted(entry.widths)]
     counted["in_delta_window"][:, t] //= len(entry.widths)             # each width found the same short legs
     spreads = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    last_day = np.searchsorted(chains.sessions, spreads["expiry"], side="right") - 1
     # Row order is (expiry, strike, day); the sort is stable, so sides and widths stay in their order.
     order = np.argsort(spreads["short_row"], kind="stable")
-    order = order[(last_day > spreads["day"])[order] | (spreads["expiry"] > chains.sessions[-1])[order]]
-    # On the eve of a split every spread is closed, so none that lives through it is opened.
-    eve = splits.eve(chains.sessions, spreads["day"], spreads["expiry"], panel.splits.get(chain.ticker, splits.NONE))
-    order = order[(eve != spreads["day"])[order]]
-    return {name: column[order] for name, column in spreads.items()} | {"ticker": np.full(len(order), t, np.int16)}
+    spreads = {name: column[order] for name, column in spreads.items()} | {"ticker": np.full(len(order), t, np.int16)}
+    last_day = np.searchsorted(chains.sessions, chain.contract_expiry, side="right") - 1
+    contract = _contract(chain, spreads["short_row"])
+    keep = (last_day[contract] > spreads["day"]) | (chain.contract_expiry > chains.sessions[-1])[contract]
+    if chain.ticker in panel.splits:        # on the eve of a split every spread is closed: none that lives through it is opened
+        keep &= splits.eve(chains.sessions, spreads["day"], chain.contract_expiry[contract],
+                           panel.splits[chain.ticker]) != spreads["day"]
+    return spreads if keep.all() else {name: column[keep] for name, column in spreads.items()}
+
+
+def described(spreads: Table, chains: Chains, t: int, panel: Panel) -> Table:
+    """Spreads of ticker `t` that `offers` found, with all columns of schema.CANDIDATE but `spread_id`."""
+    chain, day, is_call = chains[chains.tickers[t]], spreads["day"], spreads["side"] == Side.CALL
+    contract, quoted = _contract(chain, spreads["short_row"]), entry_quotes(spreads, chain)
+    expiry, strike, width = chain.contract_expiry[contract], chain.contract_strike[contract], spreads["width"]
+    return spreads | {
+        "expiry": expiry, "dte": (expiry - chains.sessions[day]).astype(np.int64).astype(np.int16),
+        "short_strike": strike, "long_strike": np.where(is_call, strike + width, strike - width),
+        "mid_credit": 0.5 * (quoted["short_bid"] + quoted["short_ask"]) - 0.5 * (quoted["long_bid"] + quoted["long_ask"]),
+        "max_loss": width - spreads["credit"], "underlying": chain.spot[day],
+        "iv_percentile": panel.iv_percentile[day, t]}
+
+
+def entry_quotes(spreads: Table, chain: Chain) -> Table:
+    """The quotes of both legs at entry, dollars per share: (n,) each of QUOTES."""
+    found = {name: np.full(len(spreads["day"]), np.nan) for name in QUOTES}
+    for side, leg in ((Side.PUT, "put"), (Side.CALL, "call")):
+        i = np.flatnonzero(spreads["side"] == side)
+        for name in QUOTES:
+            which, _, what = name.partition("_")
+            found[name][i] = getattr(chain, f"{leg}_{what}")[spreads[f"{which}_row"][i]]
+    return found
+
+
+def _contract(chain: Chain, row: np.ndarray) -> np.ndarray:
+    """The contract that has each row, (n,)."""
+    return np.searchsorted(chain.contract_start, row, side="right") - 1
 
 
 def identity(candidates: Table) -> np.ndarray:

@@ -29,7 +29,7 @@ from mahler.paths import Paths, trace
 from mahler.repricing import Offers
 from mahler.regime import Multipliers
 from mahler.schema import CANDIDATE, ConfigError, Table
-from mahler.screen import STAGES, Entry, screen
+from mahler.screen import QUOTES, STAGES, Entry, screen
 
 _PATHS = ("start", "mid", "close", "settlement", "assigned_day", "assigned_cost", "assignment_known", "split_eve")
 _recent: dict[str, Opportunities | Offers | Quality] = {}
@@ -97,7 +97,7 @@ def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: P
                         | {f"path.{name}": getattr(found.paths, name) for name in _PATHS}
                         | found.quotes | {"close_natural": found.close_natural})
     else:
-        found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in repricing.QUOTES},
+        found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in QUOTES},
                        Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
     _remember(_recent, MOST_RECENT, key, found)
     return found
