@@ -65,13 +65,15 @@ def score(credit: np.ndarray, width: np.ndarray, delta: np.ndarray) -> np.ndarra
     return (credit * (1.0 - delta) - max_loss * delta) / max_loss
 
 
-def _liquid(bid: np.ndarray, ask: np.ndarray, volume: np.ndarray, open_interest: np.ndarray, entry: Entry) -> np.ndarray:
-    """Whether one leg can be traded at all and meets the floors and the ceiling of the entry rules."""
-    # A count that the vendor does not give is -1: enough for a floor of zero only.
-    enough = (np.maximum(volume, 0) >= entry.min_volume) & (np.maximum(open_interest, 0) >= entry.min_open_interest)
+def _narrow(bid: np.ndarray, ask: np.ndarray, entry: Entry) -> np.ndarray:
+    """Whether one leg can be traded at all, within the ceiling of the entry rules."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        narrow = (ask - bid) / (0.5 * (bid + ask)) <= entry.max_relative_spread
-    return usable(bid, ask) & enough & narrow
+        return usable(bid, ask) & ((ask - bid) / (0.5 * (bid + ask)) <= entry.max_relative_spread)
+
+
+def _enough(count: np.ndarray, rows: np.ndarray, floor: int) -> np.ndarray | bool:
+    """Whether one leg meets a floor. A count that the vendor does not give is -1: enough for a floor of zero only."""
+    return floor == 0 or count[rows] >= floor
 
 
 def pays_enough(most: np.ndarray, least: np.ndarray, width: np.ndarray | float, entry: Entry) -> np.ndarray:
@@ -96,13 +98,14 @@ def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fills
 
     leg = "call" if side is Side.CALL else "put"
     bid, ask, volume, open_interest = (getattr(chain, f"{leg}_{c}") for c in ("bid", "ask", "volume", "open_interest"))
-    keep = (bid[short] > 0.0)
+    sb, sa, lb, la = bid[short], ask[short], bid[long], ask[long]
+    keep = (sb > 0.0) & _narrow(sb, sa, entry) & _narrow(lb, la, entry)
     for rows in (short, long):
-        keep &= _liquid(bid[rows], ask[rows], volume[rows], open_interest[rows], entry)
-    short, long = short[keep], long[keep]
+        keep &= _enough(volume, rows, entry.min_volume) & _enough(open_interest, rows, entry.min_open_interest)
+    short, long, sb, sa, lb, la = (column[keep] for column in (short, long, sb, sa, lb, la))
     count("liquid", chain.day[short])
 
-    credit, least = (fill(bid[short], ask[short])[0] - fill(bid[long], ask[long])[1] for fill in fills)
+    credit, least = (fill(sb, sa)[0] - fill(lb, la)[1] for fill in fills)
     keep = pays_enough(credit, least, width, entry)
     short, long, credit = short[keep], long[keep], credit[keep]
     count("paid_enough", chain.day[short])
