@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from datetime import date
 from pathlib import Path
@@ -46,6 +47,15 @@ def default_config(*overrides: str):
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return load(compose("backtest", list(overrides)), Backtest)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A MAHLER_HOME for what a test keeps that is at home nowhere else: nothing is written into the project."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "MAHLER_HOME" not in os.environ:
+            patch.setenv("MAHLER_HOME", str(tmp_path_factory.mktemp("nowhere")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 """Sessions of the New York Stock Exchange (XNYS).
 
-The calendar is built on first use: the library behind it takes a second to import.
+The calendar is built on first use and kept: the library behind it takes a second to import.
 """
 
 from __future__ import annotations
 
 import warnings
 from datetime import date
+from importlib.metadata import version
 
 import numpy as np
+
+from mahler import cache, home
 
 # Fixed, so that the same data give the same partition whatever the day on which they are ingested.
 FIRST, LAST = "1990-01-01", "2049-12-31"
@@ -20,7 +23,7 @@ _built: list[np.ndarray] = []
 def every() -> np.ndarray:
     """Every session from FIRST to LAST, datetime64[D] (n,)."""
     if not _built:
-        adopt(_build())
+        adopt(_kept())
     return _built[0]
 
 
@@ -28,6 +31,15 @@ def adopt(days: np.ndarray) -> None:
     """Take `every()` of another process, which has built it already: for worker processes."""
     days.flags.writeable = False
     _built[:] = [days]
+
+
+def _kept() -> np.ndarray:
+    key = cache.fingerprint("calendar", version("exchange_calendars"), cache.code_version(__name__), FIRST, LAST)
+    arrays = cache.load(home.cache_dir(), key)
+    if arrays is None:
+        arrays = {"sessions": _build()}
+        cache.store(home.cache_dir(), key, arrays)
+    return arrays["sessions"]
 
 
 def _build() -> np.ndarray:

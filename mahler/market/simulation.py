@@ -137,14 +137,20 @@ def _bridge(shocks: np.ndarray, sd: np.ndarray, at: np.ndarray, drift: float) ->
     returns = np.empty_like(shocks)
     wanted = np.diff(np.log(CLOSES), axis=0)                                        # (43, 3)
     for k, (a, b) in enumerate(_segments(at)):
-        off = np.zeros(3)
-        for t in range(a, b):
-            returns[t] = shocks[t] - drift * PRICE_PULL * off - 0.5 * sd[t] ** 2
-            off = (1.0 - drift * PRICE_PULL) * off + shocks[t]
+        off = np.column_stack([_fading(shocks[a:b, k], 1.0 - drift * PRICE_PULL) for k in range(3)])
+        returns[a:b] = shocks[a:b] - drift * PRICE_PULL * off - 0.5 * sd[a:b] ** 2
         weight = sd[a:b] ** 2 / np.sum(sd[a:b] ** 2, axis=0)
         returns[a:b] += drift * weight * (wanted[k] - returns[a:b].sum(axis=0))
     log_closes = np.log(CLOSES[0]) + np.vstack([np.zeros(3), np.cumsum(returns, axis=0)])
     return np.round(np.exp(log_closes), 2)
+
+
+def _fading(shocks: np.ndarray, kept: float) -> list[float]:
+    """What is left before each of the shocks (n,) of those that came before it, where a share is kept each session."""
+    left = [0.0]
+    for shock in shocks[:-1].tolist():
+        left.append(kept * left[-1] + shock)
+    return left
 
 
 def _fair_tenors(calendar: np.ndarray, variance: np.ndarray, n: int) -> np.ndarray:
