@@ -72,7 +72,7 @@ def _no_limit(value: float | None) -> float:
 
 def weeks(dates: np.ndarray) -> np.ndarray:
     """The number of the calendar week, Monday to Sunday, of each date: int32 (n,)."""
-    return ((dates.astype("datetime64[D]").astype(np.int64) + 3) // 7).astype(np.int32)
+    return (dates.astype("datetime64[D]").astype(np.int32) + np.int32(3)) // np.int32(7)
 
 
 def walk(candidates: Table, paths: Paths, exits: Table, panel: Panel, limits: Limits, breaker: Breaker, costs: Costs,
