@@ -30,6 +30,22 @@ def test_a_series_that_never_moves_has_blocks_of_one():
     assert bootstrap.optimal_block_length(np.zeros(100)) == 1.0
 
 
+@pytest.mark.parametrize("n", [2, 3, 7, 10])
+def test_a_few_days_have_blocks_of_one_and_intervals(n):
+    returns = np.random.default_rng(0).normal(0.0, 0.01, n)
+    assert bootstrap.optimal_block_length(returns) == 1.0
+    found = intervals(returns, 0)
+    assert all(x.low <= x.high for x in found.values()) and found["cagr"].value == approx(np.prod(1 + returns) ** (252 / n) - 1)
+    one, = bootstrap.sharpe_difference_intervals(2.0 * returns[:, None], returns, rng=np.random.default_rng(0),
+                                                 replications=50, level=0.9, periods=252)
+    assert one.value == approx(0.0, abs=1e-9)
+
+
+def test_a_column_of_a_table_has_the_intervals_of_its_copy():
+    table = np.random.default_rng(0).normal(5e-4, 8e-3, (200, 3))
+    assert intervals(table[:, 1], 1) == intervals(table[:, 1].copy(), 1)
+
+
 def test_resampled_days_come_in_blocks_of_the_mean_length_and_wrap_around():
     [at] = bootstrap.resamples(2000, 20.0, 50, np.random.default_rng(0))
     assert at.shape == (50, 2000)
@@ -116,3 +132,4 @@ def test_a_ruined_account_has_no_intervals():
 def test_an_account_that_never_moves_has_the_interval_of_nothing():
     found = intervals(np.zeros(50), 0)
     assert all((x.value, x.low, x.high) == (0.0, 0.0, 0.0) for x in found.values())
+    assert "-0.0" not in str(found["max_drawdown"])                # a drawdown of nothing is not below nothing

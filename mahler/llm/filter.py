@@ -94,7 +94,7 @@ def block_length(trades: Trades, kept: np.ndarray, values: np.ndarray) -> float:
     row = weights(kept, np.ones(len(kept), bool))
     together = np.searchsorted(trades.entry, trades.exit, side="right") - 1 - np.arange(len(kept))
     added = np.nan_to_num(len(kept) * row * (values - means))
-    optimal = optimal_block_length(added) if len(kept) > 10 else 1.0
+    optimal = optimal_block_length(added)
     return float(min(max(optimal, together.mean(), 1.0), max(len(kept) / 3.0, 1.0)))
 
 

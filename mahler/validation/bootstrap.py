@@ -17,6 +17,9 @@ from mahler.core import resampling
 CHUNK = 250_000
 """Resampled observations that are held at a time: 2 MB an array, whatever the number of replications."""
 
+FEWEST = 11
+"""Observations of which a block length can be estimated: its lags reach across all of fewer."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -31,7 +34,7 @@ class Interval:
 def optimal_block_length(returns: np.ndarray) -> float:
     """Mean block length of the stationary bootstrap of a series (n,), observations, at least 1.
 
-    1 for a series that never moves.
+    1 for a series that never moves, and for one below FEWEST.
 
     References
     ----------
@@ -39,7 +42,7 @@ def optimal_block_length(returns: np.ndarray) -> float:
     """
     from arch.bootstrap import optimal_block_length as optimal
 
-    if returns.min() == returns.max():
+    if len(returns) < FEWEST or returns.min() == returns.max():
         return 1.0
     return max(float(optimal(returns)["stationary"].iloc[0]), 1.0)
 
@@ -81,6 +84,7 @@ def account_intervals(returns: np.ndarray, *, rng: np.random.Generator, replicat
     """
     if len(returns) < 2 or not (returns > -1.0).all():
         raise ValueError("intervals need two or more returns, each above -1")
+    returns = np.ascontiguousarray(returns, float)
     length = optimal_block_length(returns) if block_length is None else block_length
     logs = np.log1p(returns)
     draws = [_statistics(returns, logs, at, periods) for at in resamples(len(returns), length, replications, rng)]
@@ -128,4 +132,4 @@ def _statistics(returns: np.ndarray, logs: np.ndarray, at: np.ndarray, periods: 
     """CAGR, Sharpe ratio and maximum drawdown of returns (n,), and of log1p of them, on samples (b, n): (3, b)."""
     last, lowest = resampling.wealth(logs, at)
     return np.stack([np.expm1(last * (periods / at.shape[1])), resampling.ratios(returns[None, :], at)[0] * np.sqrt(periods),
-                     -np.expm1(lowest)])
+                     0.0 - np.expm1(lowest)])
