@@ -52,8 +52,8 @@ class Grid:
     def __getitem__(self, number: int) -> Backtest:
         if self.cells:
             return self.cells[number]
-        config = self.base
-        for axis, option in zip(self.axes, np.unravel_index(number, self.shape), strict=True):
+        config, at = self.base, zip(self.axes, np.unravel_index(number, self.shape), strict=True)
+        for axis, option in sorted(at, key=lambda one: one[0].key.count(".")):      # a group before a key of it
             config = _with(config, axis.key.split("."), axis.values[option])
         return config
 

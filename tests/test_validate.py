@@ -92,6 +92,17 @@ def test_a_cell_of_a_grid_is_the_base_with_one_option_of_each_axis() -> None:
     assert grid.name(11) == "regime=prod, max_heat=0.3, fraction=0.02"
 
 
+def test_a_key_of_a_group_has_its_option_wherever_the_group_is_an_axis_too() -> None:
+    base, tight = config("universe=spy"), config("limits=tight").limits
+    heat = Axis("limits.max_heat", ("0.1", "0.3"), (0.1, 0.3), True)
+    group = Axis("limits", ("moderate", "tight"), (base.limits, tight), False)
+    for axes in ((heat, group), (group, heat)):
+        grid = Grid(base, axes)
+        for k in range(4):
+            assert f"max_heat={grid[k].limits.max_heat}" in grid.name(k)
+            assert (grid[k].limits.max_positions == tight.max_positions) == ("limits=tight" in grid.name(k))
+
+
 def test_an_experiment_has_the_last_word_on_the_numbers_of_its_method(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(
