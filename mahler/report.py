@@ -7,6 +7,7 @@ a difference of two, is written with its interval or not at all; the lines of th
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -526,12 +527,13 @@ def _data_limits(family: Family) -> list[str]:
     """What the data are; where they were made, with which options."""
     if family.row["tags.market"] != "synthetic":
         return [f"The chains are {family.row['tags.data_source']}'s, end of day, as they were ingested."]
-    anchors = {run.get("params.data.anchor", "null") for run in family.runs}
-    path = ("" if not family.runs else " The path is bridged between the known turning points of the market."
+    of = [row for row in family.runs or [family.row] if "params.data.seed" in row]
+    anchors = {row.get("params.data.anchor", "null") for row in of}
+    path = ("" if not of else " The path is bridged between the known turning points of the market."
             if anchors == {"null"} else f" The path is that of the daily series in {', '.join(sorted(anchors))}.")
     options = ("seed", "variance_premium", "drift", "max_dte")
-    made = ", ".join(f"{option} {family.runs[0][f'params.data.{option}']}" for option in options
-                     if family.runs and f"params.data.{option}" in family.runs[0])
+    made = ", ".join(f"{option} {of[0][f'params.data.{option}']}" for option in options
+                     if of and f"params.data.{option}" in of[0])
     return ["The market is SYNTHETIC: every quote is modelled, none was ever made by anybody"
             f"{f' ({made})' if made else ''}.{path} What is found here tests the method and the rules; it decides "
             "nothing about a real market."]
@@ -549,7 +551,7 @@ def _fills(family: Family) -> str:
 def _reproduce(study: Study, families: Sequence[Family]) -> list[Block]:
     data = sorted({override for family in families for row in (*family.runs, family.row)
                    for override in _overrides(row) if re.match(r"\+?data\b", override)})
-    lines = (" ".join(["mahler ingest", *data]), *_backtests(study, families), *_validates(families),
+    lines = (_command("ingest", *data), *_backtests(study, families), *_validates(families),
              f"mahler report study={study.name}")
     body = []
     for family in families:
@@ -570,11 +572,17 @@ def _reproduce(study: Study, families: Sequence[Family]) -> list[Block]:
 
 def _overrides(row: Row) -> list[str]:
     """What was typed for a run, one by one; a value may hold spaces."""
-    return [text for text in re.split(r"\s+(?=[+~]*[\w./@]+=)", row.get("tags.overrides", "").strip()) if text]
+    return [text for text in re.split(r"\s+(?=[+~]*[\w./@]+=|~[\w./@]+(?:\s|$))", row.get("tags.overrides", "").strip())
+            if text]
+
+
+def _command(*words: str) -> str:
+    """A command of mahler, as a shell takes it."""
+    return " ".join(["mahler", *map(shlex.quote, words)])
 
 
 def _validates(families: Sequence[Family]) -> list[str]:
-    return list(dict.fromkeys(" ".join(["mahler validate", *_overrides(family.row)]) for family in families))
+    return list(dict.fromkeys(_command("validate", *_overrides(family.row)) for family in families))
 
 
 def _backtests(study: Study, families: Sequence[Family]) -> list[str]:
@@ -586,9 +594,9 @@ def _backtests(study: Study, families: Sequence[Family]) -> list[str]:
     values = {key: list(dict.fromkeys(one.get(key) for one in typed)) for one in typed for key in one}
     product = int(np.prod([len(found) for found in values.values()], dtype=np.int64))
     if product != len(typed) or any(None in found for found in values.values()):
-        return [" ".join(["mahler backtest", *(f"{key}={option}" for key, option in one.items())]) for one in typed]
+        return [_command("backtest", *(f"{key}={option}" for key, option in one.items())) for one in typed]
     own = {key: found for key, found in values.items()
            if not ("experiment" in values and set(found) == set(study.swept.get(key, ())))}
     sweep = ["-m"] if any(len(found) > 1 for found in own.values()) else []
     first = sorted(own, key=lambda key: key != "experiment")
-    return [" ".join(["mahler backtest", *sweep, *(f"{key}={','.join(own[key])}" for key in first)])]
+    return [_command("backtest", *sweep, *(f"{key}={','.join(own[key])}" for key in first))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from functools import cache
@@ -270,8 +271,25 @@ def test_a_sweep_that_is_the_studys_own_is_not_typed_again():
             for regime in ("flat", "prod") for universe in ("spy", "qqq")]
     study = report.Study("x", None, {"regime": ["flat", "prod"], "universe": ["spy", "qqq"]}, 0, "")
     family = report.Family({}, {}, {}, runs, (), 0)
-    assert report._backtests(study, [family]) == ["mahler backtest experiment=x entry.widths=[5.0, 10.0]"]
+    assert report._backtests(study, [family]) == ["mahler backtest experiment=x 'entry.widths=[5.0, 10.0]'"]
     assert len(report._backtests(study, [replace(family, runs=runs[:3])])) == 3          # no product: one by one
+
+
+def test_a_command_is_what_a_shell_takes_as_it_was_typed():
+    typed = ["experiment=walk_forward", "~grid.limits", "++grid={fill:[orats,mid],exit.stop_loss:[1.25, 2]}",
+             "method.shifts=[0]", "study=x"]
+    family = report.Family({"tags.overrides": " ".join(typed)}, {}, {}, [], (), 0)
+    command, = report._validates([family])
+    said = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == ["mahler", "validate", *typed]
+
+
+@pytest.mark.parametrize("anchor, said", [("null", "bridged between the known turning points"), ("daily.csv", "that of the daily")])
+def test_a_grid_says_on_which_path_its_market_was_made(home, anchor, said):
+    family = command._family(command._validations("map")[0])
+    made = {f"params.data.{name}": "1" for name in ("seed", "drift")} | {"params.data.anchor": anchor}
+    limit, = report._data_limits(replace(family, row=family.row | made))
+    assert f"(seed 1, drift 1). The path is {said}" in limit
 
 
 # ---- the map ---------------------------------------------------------------------------------------------------------

@@ -193,6 +193,7 @@ def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None
     assert written.returncode == 0, written.stderr
     text = (at_home / "experiments" / "judged" / "README.md").read_text()
     assert text.startswith("# SYNTHETIC") and "(control)" in text
+    assert row["params.data.anchor"] == "null" and "The path is bridged" in text
     root = command.store_root(load(composed("backtest", []), configs.Backtest).data)
     before = trials.read(root)
     for typed, said in ((["study=judged"], "needs more sessions"),        # five years to train on: there are three

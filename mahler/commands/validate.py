@@ -81,8 +81,8 @@ def _judge(config: Validate, family: Family) -> None:
     tags["layers"] = ",".join(_layers(family.grid))
     tags |= {f"{end}_config": identity(family.grid[k]) for end, k in ends.items()}
     name = f"validation {family.universe}: {found.verdict.verdict}"
-    with tracking.run(study=config.study, name=name, signature=digest, params=configs.plain(config.method),
-                      tags=tags) as active:
+    with tracking.run(study=config.study, name=name, signature=digest,
+                      params=configs.plain(config.method) | configs.flatten({"data": base.data}), tags=tags) as active:
         tracking.log_tables(active, metrics=_metrics(found), tables=_tables(found),
                             files={"judgement.json": json.dumps(_summary(found, tried, family), indent=1)}
                             | {f"{end}.yaml": configs.to_yaml(_backtest(family.grid[k])) for end, k in ends.items()})
