@@ -57,6 +57,13 @@ class Grid:
             config = _with(config, axis.key.split("."), axis.values[option])
         return config
 
+    def check(self) -> None:
+        """Raise ConfigError where the options of one group contradict each other in some cell."""
+        for group in {axis.key.partition(".")[0] for axis in self.axes}:
+            own = Grid(self.base, tuple(axis for axis in self.axes if axis.key.partition(".")[0] == group))
+            for number in range(len(own)):
+                own[number]
+
     @property
     def farthest(self) -> Backtest:
         """The base with the longest `entry.max_dte` of any cell: the market that is read for it has the rows of all."""

@@ -463,8 +463,8 @@ def _unseen(family: Family) -> list[Block]:
     seen = c["detectable"][(c["is_control"] == 0) & (np.nan_to_num(c["detectable"]) > 0.0)]     # 0: the control's twin
     null = family.tables["pbo_null"]["pbo"]
     beyond = "any Sharpe difference" if j["out_of_reach"] else f"a Sharpe difference below {_seen(family)} a year"
-    items = ["Out of sample, nobody knows how small a difference: an account never moved, or every config did what the "
-             "control did."] if _seen(family) == DASH else [
+    items = ["Out of sample, nobody knows how small a difference: an account never moved or was ruined, or every config "
+             "did what the control did."] if _seen(family) == DASH else [
              f"Out of sample, {beyond}, by this rule in four studies of five (experiments/calibration.md), where one "
              f"test of one config would see {value(j['evidence']['single_test'], '.2f')}. The estimate, with its "
              f"interval, is {_out_of_sample(family)}; whatever lies in the interval is not excluded."]

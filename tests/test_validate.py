@@ -103,6 +103,15 @@ def test_a_key_of_a_group_has_its_option_wherever_the_group_is_an_axis_too() -> 
             assert (grid[k].limits.max_positions == tight.max_positions) == ("limits=tight" in grid.name(k))
 
 
+def test_a_grid_with_a_cell_that_contradicts_itself_is_refused_whole() -> None:
+    base, none = config("universe=spy"), config("regime=prod").regime
+    low = Axis("entry.min_delta", ("0.05", "0.12"), (0.05, 0.12), True)
+    high = Axis("entry.max_delta", ("0.15", "0.1"), (0.15, 0.1), True)
+    with pytest.raises(ConfigError, match="entry.min_delta 0.12 is above entry.max_delta 0.1"):
+        Grid(base, (low, Axis("regime", ("prod",), (none,), False), high)).check()
+    Grid(base, (low,)).check()
+
+
 def test_an_experiment_has_the_last_word_on_the_numbers_of_its_method(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(
@@ -198,6 +207,8 @@ def test_a_study_is_judged_from_the_command_line_and_written_up(at_home) -> None
     before = trials.read(root)
     for typed, said in ((["study=judged"], "needs more sessions"),        # five years to train on: there are three
                         (["study=g", *PERIOD, "universe=spy", "grid.regime=[flat,prod]"], "needs more sessions"),
+                        (["study=g", *PERIOD, "universe=spy", "grid.entry.min_delta=[0.05,0.12]", "method.train=12",
+                          "grid.entry.max_delta=[0.15,0.1]"], "is above entry.max_delta 0.1"),
                         (["study=g", *PERIOD, "universe=spy", "grid.regime=[flat]"], "two configs or more")):
         refused = mahler(at_home, "validate", *typed)
         assert refused.returncode == 2 and said in refused.stderr

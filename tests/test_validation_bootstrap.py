@@ -66,9 +66,9 @@ def test_statistics_of_samples_are_those_of_numpy_on_the_copies():
     copies = series[:, at]                                         # (4, 50, 300)
     expected = copies.mean(axis=2) / copies.std(axis=2, ddof=1)
     lacks = np.isnan(copies).any(axis=2)
-    expected[lacks], expected[1] = 0.0, 0.0
-    assert 10 < lacks.sum() < 50
-    assert resampling.ratios(series, at) == approx(expected, rel=1e-10)
+    expected[1] = 0.0
+    assert 10 < lacks.sum() < 50 and np.isnan(expected[lacks]).all()
+    assert resampling.ratios(series, at) == approx(expected, rel=1e-10, nan_ok=True)
     sums = np.cumsum(copies[0], axis=1)
     peaks = np.maximum(np.maximum.accumulate(sums, axis=1), 0.0)
     last, lowest = resampling.wealth(series[0], at)
@@ -122,6 +122,17 @@ def test_the_difference_from_oneself_is_nothing_and_pairing_narrows():
     assert close.value == approx(metrics.sharpe(near, 0.0) - metrics.sharpe(control, 0.0), rel=1e-9)
     assert close.high - close.low < 0.2 * (apart.high - apart.low)
     assert close.low <= close.value <= close.high
+
+
+def test_beside_a_ruined_account_another_has_the_interval_that_it_has_alone():
+    rng = np.random.default_rng(0)
+    control, other = rng.normal(5e-4, 5e-3, 500), rng.normal(5e-4, 5e-3, 500)
+    ruined = np.where(np.arange(500) > 300, np.nan, other)
+    options = {"replications": 200, "level": 0.95, "periods": 252}
+    alone, = bootstrap.sharpe_difference_intervals(other[:, None], control, rng=np.random.default_rng(1), **options)
+    lost, beside = bootstrap.sharpe_difference_intervals(np.stack([ruined, other], axis=1), control,
+                                                         rng=np.random.default_rng(1), **options)
+    assert beside == alone and np.isnan([lost.value, lost.low, lost.high]).all()
 
 
 def test_a_ruined_account_has_no_intervals():

@@ -71,6 +71,18 @@ def test_of_more_configs_than_fit_together_the_best_are_not_asked_whether_any_is
     assert found.overfitting.pbo == pytest.approx(pbo.overfitting(returns).pbo)
 
 
+@pytest.mark.parametrize("who", [0, 1, 2])
+def test_an_account_that_is_ruined_has_no_sharpe_ratio_from_there_and_is_not_better(who: int) -> None:
+    returns = _returns(np.random.default_rng(4), 750, [0.9, 0.9])
+    returns[300, who] = -1.2                                          # in a test window
+    with np.errstate(invalid="ignore"):
+        found = _judged(returns)
+    assert found.verdict.verdict == "no evidence"
+    assert np.isnan(found.configs["sharpe"][who]) and np.isnan(found.configs["difference_low"][who])
+    ruined = np.isnan(found.weighed.scored.returns - found.weighed.scored.control).any()
+    assert np.isnan(found.weighed.evidence.difference.low) == ruined and (ruined or who == 1)
+
+
 def test_an_account_that_is_ruined_on_its_last_day_has_no_intervals_and_is_not_better() -> None:
     returns = _returns(np.random.default_rng(4), 750, [0.9, 0.9])
     returns[-1, 2] = -1.2

@@ -88,8 +88,8 @@ def test_choosing_the_control_is_a_finding_and_not_a_failure():
 
 def test_a_difference_that_nothing_could_have_seen_is_said_to_be_unknown():
     found = verdict(replace(GOOD, natural_fill=-1.0, detectable=np.nan))
-    assert found.reasons[-1] == ("What difference could have been seen is not known: an account never moved, or every "
-                                 "config did what the control did.")
+    assert found.reasons[-1] == ("What difference could have been seen is not known: an account never moved or was ruined, "
+                                 "or every config did what the control did.")
 
 
 def test_where_the_deflation_asks_for_more_than_the_comparison_the_words_say_so():

@@ -22,6 +22,7 @@ from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
 from mahler.validation.study import Judgement, judge, plan
+from mahler.validation.verdict import number
 
 
 SAME = ("tags.data_digest", "sessions")       # what runs must share to be compared
@@ -53,6 +54,7 @@ def _judge(config: Validate, family: Family) -> None:
                                configs.plain(base), family.control, family.judged)
     first_day = int(np.searchsorted(chains.sessions, np.datetime64(base.period.start)))
     plan(len(names), chains.sessions, first_day, config.method)         # what is refused is not a trial
+    family.grid.check()
     if not family.judged:
         trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names),
                                    start=str(base.period.start), end=str(base.period.end))])
@@ -258,8 +260,8 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
         return f"{c[name][row]:{form}}" if name in c and np.isfinite(c[name][row]) else "-"
 
     def interval(name: str, row: int, form: str) -> str:
-        low, high = (value(f"{name}_{end}", row, form) for end in ("low", "high"))
-        return f"{value(name, row, form)} ({low} to {high})"
+        parts = [value(f"{name}{end}", row, form) for end in ("", "_low", "_high")]
+        return "-" if "-" in parts else "{} ({} to {})".format(*parts)
 
     level = f"{found.weighed.evidence.difference.level:.0%}".replace("%", " %")
     table([{"config": ("* " if c["is_control"][row] else "  ") + c["config"][row],
@@ -273,8 +275,8 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
     e, worth = found.weighed.evidence, found.weighed.worth
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
         f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
-        + ", ".join(f"{d:+.2f}" for d in found.spread["difference"]))
-    say(f"  {_together(found)}, DSR {worth.deflated:.2f} of N = {found.n_trials}, PSR {worth.probabilistic:.2f}")
+        + ", ".join(number(d, "+.2f") for d in found.spread["difference"]))
+    say(f"  {_together(found)}, DSR {number(worth.deflated, '.2f')} of N = {found.n_trials}, PSR {number(worth.probabilistic, '.2f')}")
     say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
         f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all "
         f"there are {worth.years:.1f}")

@@ -7,14 +7,14 @@ GIL is released: samples of several accounts may be looked at in threads.
 tests/test_validation_bootstrap.py holds this to NumPy on the copies.
 """
 
-from libc.math cimport isnan, sqrt
+from libc.math cimport NAN, isnan, sqrt
 from libc.stdint cimport int64_t
 
 import numpy as np
 
 
 cdef double _ratio(const double* series, const int64_t* at, Py_ssize_t n) noexcept nogil:
-    """Mean over standard deviation (n - 1); 0 for a sample that never moves, or that has a NaN."""
+    """Mean over standard deviation (n - 1); 0 for a sample that never moves, NaN for one that has a NaN."""
     cdef double total = 0.0, square = 0.0, low = series[at[0]], high = low, mean, value
     cdef Py_ssize_t i
     for i in range(n):
@@ -22,7 +22,9 @@ cdef double _ratio(const double* series, const int64_t* at, Py_ssize_t n) noexce
         total += value
         low = value if value < low else low
         high = value if value > high else high
-    if isnan(total) or not low < high:
+    if isnan(total):
+        return NAN
+    if not low < high:
         return 0.0
     mean = total / n
     for i in range(n):

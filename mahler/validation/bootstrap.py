@@ -34,7 +34,7 @@ class Interval:
 def optimal_block_length(returns: np.ndarray) -> float:
     """Mean block length of the stationary bootstrap of a series (n,), observations, at least 1.
 
-    1 for a series that never moves, and for one below FEWEST.
+    1 for a series that never moves, for one below FEWEST, and for one with a NaN, of which no sample is worth anything.
 
     References
     ----------
@@ -42,7 +42,7 @@ def optimal_block_length(returns: np.ndarray) -> float:
     """
     from arch.bootstrap import optimal_block_length as optimal
 
-    if len(returns) < FEWEST or returns.min() == returns.max():
+    if len(returns) < FEWEST or not returns.min() < returns.max():
         return 1.0
     return max(float(optimal(returns)["stationary"].iloc[0]), 1.0)
 
@@ -100,7 +100,8 @@ def sharpe_difference_intervals(returns: np.ndarray, control: np.ndarray, *, rng
 
     `returns` (n, n_configs) and `control` (n,) are of the same sessions. The block is by default the longest of the
     optimal ones of the daily differences. A config that is the control has the interval 0 to 0; a sample in which an
-    account never moves counts its Sharpe ratio as 0.
+    account never moves counts its Sharpe ratio as 0. All is NaN where an account or the control was ruined, and has
+    sessions without a return.
     """
     if block_length is None:
         block_length = max(optimal_block_length(column - control) for column in returns.T)
@@ -118,7 +119,7 @@ def percentile_interval(value: float, draws: np.ndarray, level: float) -> Interv
 
 
 def sharpes(returns: np.ndarray, periods: float) -> np.ndarray:
-    """Annualised Sharpe ratio of each row of (b, n); 0 for a row that never moves."""
+    """Annualised Sharpe ratio of each row of (b, n); 0 for a row that never moves, NaN for one with a NaN."""
     return resampling.ratios(np.ascontiguousarray(returns), np.arange(returns.shape[1])[None, :])[:, 0] * np.sqrt(periods)
 
 

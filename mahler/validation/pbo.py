@@ -102,7 +102,8 @@ def _overfitting(sums: BlockSums) -> Overfitting:
     in_sample, out_of_sample, rank = np.concatenate(parts, axis=1)
     middle = (n_configs + 1) / 2.0
     logits = np.log(rank / (n_configs + 1 - rank))
-    spread = in_sample - in_sample.mean()
+    with np.errstate(invalid="ignore"):               # minus infinity where every config was ruined: no slope
+        spread = in_sample - in_sample.mean()
     power = spread @ spread
     slope = float(spread @ out_of_sample / power) if power > TIE else np.nan
     return Overfitting(float(np.mean(rank < middle) + 0.5 * np.mean(rank == middle)), logits, slope,

@@ -1,7 +1,7 @@
 """Does a difference survive what should not matter: a year, five trades, a neighbouring cell, heat?
 
 Differences are of annualised Sharpe ratios, config less control, on the same sessions; an account that never moves
-has a Sharpe ratio of 0 here, so that a difference is always a number.
+has a Sharpe ratio of 0 here. One that was ruined has none, and no difference: NaN.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ MOST_TESTED = 128        # configs whose daily returns are held together, for SP
 
 @dataclass(frozen=True)
 class Worth:
-    """What an out-of-sample account's Sharpe ratio is worth; NaN where it never moved.
+    """What an out-of-sample account's Sharpe ratio is worth; NaN where it never moved, or was ruined.
 
     `probabilistic` (PSR of 0) and `deflated` (DSR) are probabilities; the track record (MinTRL) is that after which
     its Sharpe ratio is above 0 with 95 %, inf where it is not above 0. The backtest (MinBTL) is that below which the
@@ -73,7 +73,7 @@ class Judgement:
     folds: Table
     accounts: Table
     spread: Table                        # the difference on each staggered start
-    robust: sharpe.SharpeDifference | None   # the difference out of sample with its HAC error; None: one never moved
+    robust: sharpe.SharpeDifference | None   # the difference out of sample with its HAC error; None: one has no Sharpe ratio
     winners: list[tuple[str, float]]     # how often each won a fold
     efficiency: float
     overfitting: pbo.Overfitting         # of all trials
@@ -155,7 +155,7 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
         superior=_superior(scored.returns, scored.control, method, rng),
         deflated_sharpe=worth.deflated, n_trials=n_trials, pbo_p_value=p_value,
         drawdown=_drawdown(equal_heat or chosen), control_drawdown=_drawdown(base),
-        natural_fill=_natural(result, at), without_best_year=min(years.values(), default=np.nan),
+        natural_fill=_natural(result, at), without_best_year=float(np.min(list(years.values()))) if years else np.nan,
         without_best_trades=robustness.difference(robustness.without_best_trades(chosen),
                                                   robustness.without_best_trades(base), periods=YEAR),
         neighbours=robustness.stability(result.search.trials["sharpe"], control, favourite, shape, ordered),
@@ -189,7 +189,7 @@ def _returns(walks: Sequence[Walk]) -> np.ndarray:
 
 
 def _drawdown(walks: Sequence[Walk]) -> float:
-    return float(-metrics.drawdowns(walkforward.account(_returns(walks), 1.0), 1.0).min())
+    return float(0.0 - metrics.drawdowns(walkforward.account(_returns(walks), 1.0), 1.0).min())
 
 
 def _mean_heat(walks: Sequence[Walk]) -> float:
@@ -219,16 +219,21 @@ def _difference(returns: np.ndarray, control: np.ndarray, method: Method, rng: n
         returns[:, None], control, rng=rng, replications=method.replications, level=method.level, periods=YEAR)[0]
 
 
+def _has_sharpe(returns: np.ndarray) -> bool:
+    """Whether an account moved, and was never ruined: else it has no Sharpe ratio."""
+    return bool(-1.0 < returns.min() < returns.max())
+
+
 def _sharpe(returns: np.ndarray, method: Method, rng: np.random.Generator) -> Interval:
     """The annual Sharpe ratio of an account; NaN where it never moved, or was ruined."""
-    if not -1.0 < returns.min() < returns.max():
+    if not _has_sharpe(returns):
         return Interval(np.nan, np.nan, np.nan, method.level)
     return bootstrap.account_intervals(returns, rng=rng, replications=method.replications, level=method.level,
                                        periods=YEAR)["sharpe"]
 
 
 def _robust(scored: walkforward.Stitched, method: Method) -> sharpe.SharpeDifference | None:
-    if any(account.min() == account.max() for account in (scored.returns, scored.control)):
+    if not all(_has_sharpe(account) for account in (scored.returns, scored.control)):
         return None
     return sharpe.sharpe_difference(scored.returns, scored.control, periods=YEAR, level=method.level)
 
@@ -260,7 +265,7 @@ def _worth(returns: np.ndarray, result: WalkForward, n_trials: int, risk_free: f
     """PSR, DSR and MinTRL of the stitched account; MinBTL of the best trial on the whole span."""
     years, best = (span[1] - span[0]) / YEAR, float(np.nanmax(result.search.trials["sharpe"], initial=-np.inf))
     length = sharpe.min_backtest_length(best, max(n_trials, 2)) if best > 0 else np.nan
-    if returns.min() == returns.max():
+    if not _has_sharpe(returns):
         return Worth(np.nan, np.nan, np.nan, length, years)
     found = sharpe.sample(returns, risk_free)
     return Worth(
@@ -283,7 +288,7 @@ def _single_test(returns: np.ndarray, control: int, days: np.ndarray) -> float:
 
 def _detectable(single: float, control: np.ndarray, result: WalkForward, n_trials: int, risk_free: float) -> float:
     """The difference that the whole rule finds in four studies of five: that of the comparison, or of the deflation."""
-    if np.isnan(single) or control.min() == control.max():
+    if np.isnan(single) or not _has_sharpe(control):
         return np.nan
     of_control = sharpe.sample(control, risk_free)
     deflation = sharpe.difference_past_deflation(
@@ -305,7 +310,7 @@ def _configs(w: Weighed, names: Sequence[str], control: int, dates: np.ndarray, 
         mine = returns[:, column]
         row = {"config": names[trial], "is_control": trial == control, "trades": float(len(walks[trial].pnl)),
                "mean_heat": _mean_heat([walks[trial]])}
-        moved = mine.min() < mine.max() and mine.min() > -1.0     # an account that was ruined has no intervals
+        moved = _has_sharpe(mine)
         intervals = bootstrap.account_intervals(mine, rng=rng, replications=method.replications, level=method.level,
                                                 periods=YEAR) if moved else {}
         for name, found in intervals.items():
@@ -335,7 +340,7 @@ def _at_equal_heat(trial: int, target: float, first_day: int, n_days: int,
         return {}
     equal = walk(matched.scale)
     return {"equal_heat_scale": matched.scale, "equal_heat_cagr": metrics.cagr(equal.equity, equal.initial_equity),
-            "equal_heat_max_drawdown": float(-metrics.drawdowns(equal.equity, equal.initial_equity).min())}
+            "equal_heat_max_drawdown": float(0.0 - metrics.drawdowns(equal.equity, equal.initial_equity).min())}
 
 
 def _whole(trial: int, first_day: int, last_day: int, at: Callable[[float, bool], Market], scale: float) -> Walk:

@@ -106,26 +106,26 @@ def _deflated(evidence: Evidence) -> Criterion:
     return Criterion("deflated_sharpe", value, f">= {DEFLATED_SHARPE_AT_LEAST}",
                      bool(value >= DEFLATED_SHARPE_AT_LEAST),
                      f"The probability that its Sharpe ratio is above zero, as the best of {evidence.n_trials} "
-                     f"trials, is {_number(value, '.2f')}; {DEFLATED_SHARPE_AT_LEAST} is asked.")
+                     f"trials, is {number(value, '.2f')}; {DEFLATED_SHARPE_AT_LEAST} is asked.")
 
 
 def _overfitting(evidence: Evidence) -> Criterion:
     value = evidence.pbo_p_value
     return Criterion("pbo_p_value", value, f"< {PBO_P_VALUE_BELOW:.2f}", bool(value < PBO_P_VALUE_BELOW),
                      f"Equal configs give a probability of overfitting as low as this study's with probability "
-                     f"{_number(value, '.2f')}; below {PBO_P_VALUE_BELOW:.2f} is asked.")
+                     f"{number(value, '.2f')}; below {PBO_P_VALUE_BELOW:.2f} is asked.")
 
 
 def _drawdown(evidence: Evidence) -> Criterion:
     most = DRAWDOWN_AT_MOST * evidence.control_drawdown
     return Criterion("drawdown", evidence.drawdown, f"<= {DRAWDOWN_AT_MOST} x the control's",
                      bool(evidence.drawdown <= most),
-                     f"Its maximum drawdown is {_number(evidence.drawdown, '.1%')}, the control's "
-                     f"{_number(evidence.control_drawdown, '.1%')}; a fifth more is allowed.")
+                     f"Its maximum drawdown is {number(evidence.drawdown, '.1%')}, the control's "
+                     f"{number(evidence.control_drawdown, '.1%')}; a fifth more is allowed.")
 
 
 def _survives(name: str, where: str, value: float) -> Criterion:
-    return Criterion(name, value, "> 0", bool(value > 0), f"The difference {where} is {_number(value, '+.2f')}.")
+    return Criterion(name, value, "> 0", bool(value > 0), f"The difference {where} is {number(value, '+.2f')}.")
 
 
 def _neighbours(found: Neighbours | None) -> Criterion:
@@ -135,22 +135,22 @@ def _neighbours(found: Neighbours | None) -> Criterion:
                          "There is no neighbouring cell to ask: the grid has no ordered axis.")
     return Criterion("neighbours", found.median, threshold, bool(found.median > 0),
                      f"Of {len(found.trials)} neighbouring cells {found.share_better:.0%} beat the control; their "
-                     f"median difference is {_number(found.median, '+.2f')}.")
+                     f"median difference is {number(found.median, '+.2f')}.")
 
 
 def _found(evidence: Evidence) -> str:
     d = evidence.difference
-    return (f"Out of sample its annual Sharpe ratio differs from the control's by {_number(d.value, '+.2f')} "
-            f"({d.level:.0%} interval {_number(d.low, '+.2f')} to {_number(d.high, '+.2f')})")
+    return (f"Out of sample its annual Sharpe ratio differs from the control's by {number(d.value, '+.2f')} "
+            f"({d.level:.0%} interval {number(d.low, '+.2f')} to {number(d.high, '+.2f')})")
 
 
 def _could_have_seen(evidence: Evidence) -> str:
     if math.isnan(evidence.detectable):
-        return ("What difference could have been seen is not known: an account never moved, or every config did what "
+        return ("What difference could have been seen is not known: an account never moved or was ruined, or every config did what "
                 "the control did.")
     c = evidence.control_sharpe
-    control = (f"with a control whose annual Sharpe ratio out of sample is {_number(c.value, '+.2f')} ({c.level:.0%} "
-               f"interval {_number(c.low, '+.2f')} to {_number(c.high, '+.2f')}), and N = {evidence.n_trials},")
+    control = (f"with a control whose annual Sharpe ratio out of sample is {number(c.value, '+.2f')} ({c.level:.0%} "
+               f"interval {number(c.low, '+.2f')} to {number(c.high, '+.2f')}), and N = {evidence.n_trials},")
     single = f"one test of one config would see {evidence.single_test:.2f}"
     if math.isinf(evidence.detectable):
         return (f"No difference could have been called better: {control} no config can stand out from the others far "
@@ -163,7 +163,7 @@ def _could_have_seen(evidence: Evidence) -> str:
             f"in four studies of five; a smaller one may be there ({single}).")
 
 
-def _number(value: float, form: str) -> str:
+def number(value: float, form: str) -> str:
     """A number as text; what is not zero does not read as zero."""
     if not math.isfinite(value):
         return "undefined"
