@@ -62,7 +62,8 @@ def score(credit: np.ndarray, width: np.ndarray, delta: np.ndarray) -> np.ndarra
     EV = credit (1 - |delta|) - (width - credit) |delta|, over width - credit; dollars per share.
     """
     max_loss = width - credit
-    return (credit * (1.0 - delta) - max_loss * delta) / max_loss
+    with np.errstate(divide="ignore"):     # a credit of all of the width: nothing can be lost
+        return (credit * (1.0 - delta) - max_loss * delta) / max_loss
 
 
 def _narrow(bid: np.ndarray, ask: np.ndarray, entry: Entry) -> np.ndarray:

@@ -284,7 +284,8 @@ def test_a_command_is_what_a_shell_takes_as_it_was_typed():
     assert said.stdout.splitlines() == ["mahler", "validate", *typed]
 
 
-@pytest.mark.parametrize("anchor, said", [("null", "bridged between the known turning points"), ("daily.csv", "that of the daily")])
+@pytest.mark.parametrize("anchor, said", [("null", "bridged between the known turning points"),
+                                          ("daily.csv", "that of the daily")])
 def test_a_grid_says_on_which_path_its_market_was_made(home, anchor, said):
     family = command._family(command._validations("map")[0])
     made = {f"params.data.{name}": "1" for name in ("seed", "drift")} | {"params.data.anchor": anchor}

@@ -16,7 +16,7 @@ from mahler.exits import first_exits
 from mahler.fills.travel import travel
 from mahler.paths import trace
 from mahler.schema import CANDIDATE
-from mahler.screen import screen
+from mahler.screen import score, screen
 from mahler.sizing import effective_multipliers, erased, lots
 from tests.conftest import PERIOD, default_config
 from tests.markets import MemoryChains, random_market
@@ -50,6 +50,11 @@ def test_what_is_read_once_gives_what_screening_and_tracing_at_any_travel_give(s
         met += len(candidates["day"])
         lost += len(offered.spreads["day"]) - len(candidates["day"])
     assert met > 300 and lost > 0, (met, lost)
+
+
+def test_a_credit_of_all_of_the_width_has_a_score_without_bound_and_no_warning() -> None:
+    with np.errstate(all="raise"):
+        assert score(np.array([5.0]), np.array([5.0]), np.array([0.1])).tolist() == [np.inf]
 
 
 def test_the_break_even_travel_is_where_the_pnl_changes_its_sign() -> None:

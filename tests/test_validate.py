@@ -45,6 +45,13 @@ def study(tmp_path, monkeypatch):
     return made
 
 
+def test_one_run_is_left_out_in_the_singular(study, capsys) -> None:
+    study(([], {}), (["regime=prod"], {}), (["regime=mild"], {"sessions": 99.0, "started": "2026-01-01"}))
+    list(command._of_runs(config()))
+    said = capsys.readouterr().out
+    assert "1 failed run of" in said and "is left out" in said and "1 run of SPY on other data" in said
+
+
 @pytest.mark.parametrize("runs, said", [
     ([], "no finished run"),
     ([([], {})], "one run of SPY"),

@@ -100,7 +100,7 @@ def _of_runs(config: Validate) -> Iterator[Family]:
     rows = tracking.runs(config.study)
     failed = tracking.count_failed(config.study)
     if failed:
-        say(f"{failed} failed runs of {config.study} are left out")
+        say(f"{failed} failed {'run' if failed == 1 else 'runs'} of {config.study} {'is' if failed == 1 else 'are'} left out")
     if not rows:
         raise ConfigError(f"study={config.study}: no finished run; "
                           f"mahler backtest study={config.study}, or experiment=... of one in conf")
@@ -114,8 +114,9 @@ def _of_runs(config: Validate) -> Iterator[Family]:
         last = max(members, key=lambda row: row["started"])
         alike = [row for row in members if all(row[key] == last[key] for key in SAME)]
         if len(alike) < len(members):
-            say(f"{len(members) - len(alike)} runs of {universe} on other data or of another length than the newest "
-                "are left out")
+            other = len(members) - len(alike)
+            say(f"{other} {'run' if other == 1 else 'runs'} of {universe} on other data or of another length than the newest "
+                f"{'is' if other == 1 else 'are'} left out")
         if len(alike) < 2:
             raise ConfigError(f"study={config.study}: one run of {universe} on the same data and of the same length is "
                               "nothing to choose from; a study has two configs or more")
@@ -276,7 +277,8 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
         f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
         + ", ".join(number(d, "+.2f") for d in found.spread["difference"]))
-    say(f"  {_together(found)}, DSR {number(worth.deflated, '.2f')} of N = {found.n_trials}, PSR {number(worth.probabilistic, '.2f')}")
+    say(f"  {_together(found)}, DSR {number(worth.deflated, '.2f')} of N = {found.n_trials}, "
+        f"PSR {number(worth.probabilistic, '.2f')}")
     say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
         f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all "
         f"there are {worth.years:.1f}")

@@ -146,8 +146,8 @@ def _found(evidence: Evidence) -> str:
 
 def _could_have_seen(evidence: Evidence) -> str:
     if math.isnan(evidence.detectable):
-        return ("What difference could have been seen is not known: an account never moved or was ruined, or every config did what "
-                "the control did.")
+        return ("What difference could have been seen is not known: an account never moved or was ruined, or every config "
+                "did what the control did.")
     c = evidence.control_sharpe
     control = (f"with a control whose annual Sharpe ratio out of sample is {number(c.value, '+.2f')} ({c.level:.0%} "
                f"interval {number(c.low, '+.2f')} to {number(c.high, '+.2f')}), and N = {evidence.n_trials},")
