@@ -96,6 +96,11 @@ class Family:
         return float(self.row["params.level"])
 
     @property
+    def replications(self) -> int:
+        """Bootstrap samples."""
+        return int(self.row["params.replications"])
+
+    @property
     def of_run(self) -> dict[str, tuple[Row, Ledger]]:
         """The run and the ledger of each shown config, where the configs were runs."""
         named = {row["name"]: (row, ledger) for row, ledger in zip(self.runs, self.ledgers, strict=True)}
@@ -132,6 +137,11 @@ def value(x: Any, form: str) -> str:
     text = format(float(x), form)
     looks_zero = float(text.replace(",", "")) == 0.0 and abs(x) > 1e-9
     return format(float(x), f"{form.partition('.')[0]}.1g") if looks_zero else text
+
+
+def of_samples(p: float | None, replications: int) -> str:
+    """A p-value that is a share of bootstrap samples: none of them is not zero, but less than one of them."""
+    return f"below {1.0 / replications:.1g}" if p == 0.0 else value(p, ".2f")
 
 
 def with_interval(table: Mapping[str, np.ndarray], name: str, row: int, form: str) -> str:
@@ -356,7 +366,7 @@ def _choosing(family: Family) -> list[Block]:
                 f"{value(j['evidence']['pbo_p_value'], '.2f')}"),
         ("the chosen lost out of sample", f"in {value(j['probability_of_loss'], '%')} of the splits; slope of out of "
                                           f"sample on in sample {value(j['degradation'], '+.2f')}"),
-        ("Hansen's SPA, whole period, any config against the control", f"p {value(j['spa_p_value'], '.2f')}; StepM at "
+        ("Hansen's SPA, whole period, any config against the control", f"p {of_samples(j['spa_p_value'], family.replications)}; StepM at "
          f"5 % names {', '.join(family.short[name] for name in j['superior']) or 'none'}" if all_tested else
          f"not asked of {j['configs']:,} configs; of the best of them it would say nothing, for they were chosen"),
     ]

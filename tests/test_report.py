@@ -67,7 +67,7 @@ def _runs(study: str, names: list[str], *, market: str) -> list[tuple[str, Ledge
 def _validation(study: str, names: list[str], made: list[tuple[str, Ledger]], *, market: str) -> None:
     tables = _tables(names, [ledger for _, ledger in made])
     with tracking.run(study=study, name="validation QQQ: no evidence", signature=f"{study}v",
-                      params={"level": 0.95, "train": 24, "test": 12, "step": 12, "objective": "sharpe"},
+                      params={"level": 0.95, "replications": 2000, "train": 24, "test": 12, "step": 12, "objective": "sharpe"},
                       tags=_tags("validation", market, [f"study={study}"])) as active:
         tracking.log_tables(active, metrics={}, tables=tables, files={
             "judgement.json": json.dumps(_judgement(names, [run_id for run_id, _ in made]))})
@@ -233,6 +233,11 @@ def test_where_only_the_best_could_be_tested_together_the_report_says_so(home):
     text = re.sub(r"\s+", " ", document.markdown(report.blocks(command._study("map"), [family], ())))
     assert "0.50; of the 12 configs shown, the best of 5,000, 0.25; equal configs are as low with p 0.19" in text
     assert "not asked of 5,000 configs" in text and "StepM at 5 % names" not in text and "| 0.25 (p 0.19) |" in text
+
+
+def test_a_p_value_that_no_sample_reached_is_below_one_of_them_and_not_zero():
+    assert report.of_samples(0.0, 2000) == "below 0.0005"
+    assert report.of_samples(0.002, 2000) == "0.002" and report.of_samples(None, 2000) == "–"
 
 
 def test_a_validation_of_older_code_is_to_be_made_again(home):

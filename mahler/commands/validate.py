@@ -18,6 +18,7 @@ from mahler import cache, config as configs, tracking, trials
 from mahler.backtesting import identity, market, source_module, store_root
 from mahler.config import Backtest, Validate, load
 from mahler.grid import Axis, Cells, Grid, check_axis, read
+from mahler.report import of_samples
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
@@ -88,7 +89,7 @@ def _judge(config: Validate, family: Family) -> None:
         tracking.log_tables(active, metrics=_metrics(found), tables=_tables(found),
                             files={"judgement.json": json.dumps(_summary(found, tried, family), indent=1)}
                             | {f"{end}.yaml": configs.to_yaml(_backtest(family.grid[k])) for end, k in ends.items()})
-    _print(config.study, family, found, synthetic)
+    _print(config, family, found, synthetic)
     say(f"  {active.artifacts}")
 
 
@@ -251,7 +252,7 @@ def _summary(found: Judgement, tried: list[Trial], family: Family) -> dict:
     return json.loads(json.dumps(whole, default=float), parse_constant=lambda _: None)
 
 
-def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> None:
+def _print(config: Validate, family: Family, found: Judgement, synthetic: bool) -> None:
     c = found.configs
     rows = [k for k in range(len(c["config"])) if c["is_control"][k] or len(c["config"]) <= MOST_PRINTED]
     if len(rows) < len(c["config"]):              # of many, the control and the best
@@ -272,12 +273,12 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
             "max DD": value("max_drawdown", row, ".1%"),
             "at equal heat": value("equal_heat_max_drawdown", row, ".1%"), "heat": value("mean_heat", row, ".1%")}
            for row in rows],
-          title=f"{study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
+          title=f"{config.study}, {family.universe}, {'SYNTHETIC market' if synthetic else 'real chains'}: * is the control")
     e, worth = found.weighed.evidence, found.weighed.worth
     say(f"  out of sample, {len(found.folds['winner'])} folds in {len(found.spread['shift'])} starts; the winner most "
         f"often: {found.winners[0][0]} ({found.winners[0][1]:.0%}); difference by start "
         + ", ".join(number(d, "+.2f") for d in found.spread["difference"]))
-    say(f"  {_together(found)}, DSR {number(worth.deflated, '.2f')} of N = {found.n_trials}, "
+    say(f"  {_together(found, config.method.replications)}, DSR {number(worth.deflated, '.2f')} of N = {found.n_trials}, "
         f"PSR {number(worth.probabilistic, '.2f')}")
     say(f"  MinTRL {_years(worth.min_track_record_years)}; out of sample there are "
         f"{len(found.accounts['date']) / SESSIONS_PER_YEAR:.1f}. MinBTL {_years(worth.min_backtest_years)}; in all "
@@ -287,11 +288,11 @@ def _print(study: str, family: Family, found: Judgement, synthetic: bool) -> Non
         say(f"    {reason}")
 
 
-def _together(found: Judgement) -> str:
+def _together(found: Judgement, replications: int) -> str:
     """PBO and SPA, and of how many configs they are."""
     w, p_value = found.weighed, f"p of equal configs {found.weighed.evidence.pbo_p_value:.2f}"
     if len(w.tested) == len(found.names):
-        return f"PBO {w.overfitting.pbo:.2f} ({p_value}), SPA p {found.spa_p_value:.2f}"
+        return f"PBO {w.overfitting.pbo:.2f} ({p_value}), SPA p {of_samples(found.spa_p_value, replications)}"
     return (f"PBO {found.overfitting.pbo:.2f}, of the {len(w.tested)} best alone {w.overfitting.pbo:.2f} ({p_value}), "
             f"SPA not asked of {len(found.names):,} configs")
 
