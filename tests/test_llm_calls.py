@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from mahler import workers
-from mahler.llm import client as clients
+from mahler.llm import calls, client as clients
 from mahler.llm.calls import Callers, Unsaid
 from mahler.llm.client import Client
 from mahler.llm.prompt import messages
@@ -65,7 +65,7 @@ def test_replies_are_those_of_one_process_and_both_make_calls(server, tmp_path):
         made_there = next(other._numbers)
     assert all(answer.status == "decision" for answer in answers) and client.calls == len(server.asked) - before == 152
     assert 30 < made_there < 140 and server.most_at_once <= 64
-    assert other._process.returncode == -signal.SIGTERM
+    assert other._process.returncode == -signal.SIGKILL
     llm = replace(base().llm, model="openai/no_skill", api_base=server.api_base)
     with Replies(tmp_path / "alone.sqlite") as replies, Client(llm, replies, QUIET, random.Random(1)) as client:
         alone = client.ask(questions(tmp_path, 150, "both"), QUIET)
@@ -102,6 +102,44 @@ def test_what_goes_wrong_there_is_told_in_the_same_words_and_without_the_key(ser
     said = capfd.readouterr()
     assert KEY not in said.out + said.err
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_process_that_is_stopped_is_given_up_in_time_and_its_calls_are_made_here(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "GRACE", 0.5)
+    with two(server, "no_skill", tmp_path, timeout=2.0) as (client, other):
+        os.kill(other._process.pid, signal.SIGSTOP)
+        answers = client.ask(questions(tmp_path, 70, "stopped"), QUIET)
+        assert all(answer.status == "decision" for answer in answers) and client.failed == 0
+        assert other._process.returncode == -signal.SIGKILL
+
+
+def test_a_reply_to_a_call_that_has_just_been_given_up_is_no_error_and_the_end_waits_for_none_that_is_stopped():
+    async def give_up() -> None:
+        other = await calls._Caller.start()
+        try:
+            await until_ready(other)
+            late, other._waiting[8] = (asyncio.get_running_loop().create_future() for _ in range(2))
+            other._waiting[7] = late
+            late.cancel()
+            for number in (7, 8):
+                other._process.stdout.feed_data(calls._frame([number, False, asdict(Unsaid("late"))]))
+            assert await other._waiting[8] == Unsaid("late")
+        finally:
+            os.kill(other._process.pid, signal.SIGSTOP)
+            await other.close()
+
+    asyncio.run(asyncio.wait_for(give_up(), 60))
+
+
+def test_it_ends_without_a_word_when_nobody_listens_any_more(server):
+    with subprocess.Popen([sys.executable, "-P", "-m", "mahler.llm.calls"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(calls.LENGTH)
+        process.stdout.close()
+        process.stdin.write(calls._frame([0, {"model": "openai/no_skill", "api_base": server.api_base, "api_key": "none",
+                                              "messages": messages(base().prompt, "a trade of nobody")}, 60.0]))
+        process.stdin.flush()
+        assert process.wait(30) == 0 and process.stderr.read() == b""
 
 
 def test_few_questions_and_few_calls_at_a_time_stay_in_one_process(server, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from mahler.schema import one_line
 
@@ -26,6 +26,7 @@ AT_A_TIME = 32                   # calls on their way that are worth a process: 
 QUESTIONS = 500                  # that are worth one: fewer are asked sooner than litellm is imported once more
 MORE = 2                         # times the calls of this process, which has the replies to read and keep as well
 LENGTH = 4                       # bytes that say how long the JSON after them is
+GRACE = 10.0                     # seconds beyond its timeout after which a call that another process makes is given up
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")       # its import fetches a price list otherwise
 
@@ -170,7 +171,11 @@ class _Caller:
         self._waiting[number] = future
         try:
             self._process.stdin.write(_frame([number, arguments, timeout]))
-            return await future
+            async with asyncio.timeout(timeout + GRACE):
+                return await future
+        except TimeoutError:                            # stopped, or stuck: all that is on its way there is made again
+            self._end()
+            return Unsaid(f"no reply within {timeout:g} s")
         finally:
             self._waiting.pop(number, None)
 
@@ -179,7 +184,7 @@ class _Caller:
         while (frame := await _next(self._process.stdout)) is not None:
             self.ready = True
             number, said, fields = frame
-            if number in self._waiting:
+            if number in self._waiting and not self._waiting[number].done():        # given up, a moment ago
                 self._waiting[number].set_result((Said if said else Unsaid)(**fields))
         self.ready = False
         for future in self._waiting.values():
@@ -187,11 +192,15 @@ class _Caller:
                 future.set_result(Unsaid("the process that made the call is gone"))
 
     async def close(self) -> None:
-        """It holds nothing that could be lost."""
         self._listening.cancel()
-        if self._process.returncode is None:
-            self._process.terminate()
+        self._end()
         await self._process.wait()
+
+    def _end(self) -> None:
+        """It holds nothing that could be lost. Killed: one that is stopped would not hear of anything else."""
+        self.ready = False
+        if self._process.returncode is None:
+            self._process.kill()
 
 
 def main() -> None:
@@ -207,8 +216,11 @@ async def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), questions)
 
     def tell(*answer: Any) -> None:
-        answers.write(_frame(answer))
-        answers.flush()
+        try:
+            answers.write(_frame(answer))
+            answers.flush()
+        except BrokenPipeError:
+            _leave()
 
     async def work(number: int, arguments: dict[str, Any], timeout: float) -> None:
         found = await call(arguments, timeout)
@@ -223,6 +235,12 @@ async def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
     while (frame := await _next(reader)) is not None:
         tasks.add(task := asyncio.create_task(work(*frame)))
         task.add_done_callback(ended)
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """The client is gone, and so is this process: what a library says at its end would land on somebody's prompt."""
+    os._exit(0)
 
 
 def _frame(values: Any) -> bytes:
