@@ -116,15 +116,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(body, MODELS[fault](self, body))
 
     def reply(self, body: dict[str, Any], message: str | dict[str, Any]) -> None:
-        """An answer of the protocol; `message` is its text, or the fields of the message and `finish_reason`."""
+        """An answer of the protocol; `message` is its text, or the fields of the message, `finish_reason` and `usage`."""
         fields = {"content": message} if isinstance(message, str) else dict(message)
-        finish = fields.pop("finish_reason", "stop")
+        finish, usage = fields.pop("finish_reason", "stop"), fields.pop("usage", {})
         text = json.dumps(body["messages"])
         self.send(200, {
             "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:12]}", "object": "chat.completion",
             "created": 1_700_000_000, "model": body["model"], "system_fingerprint": "fp_loopback",
             "choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish}],
-            "usage": {"prompt_tokens": len(text) // 4, "completion_tokens": 60, "total_tokens": len(text) // 4 + 60}})
+            "usage": {"prompt_tokens": len(text) // 4, "completion_tokens": 60, "total_tokens": len(text) // 4 + 60, **usage}})
 
     def send(self, status: int, body: Any, headers: Mapping[str, str] = {}, *, cut: bool = False) -> None:
         raw = json.dumps(body).encode()
@@ -215,6 +215,9 @@ MODELS: dict[str, Callable[[_Handler, Mapping[str, Any]], str | dict[str, Any]]]
     "refusal": lambda *_: {"content": None, "refusal": "I cannot give financial advice."},
     "filtered": lambda *_: {"content": "", "finish_reason": "content_filter"},
     "nothing": lambda *_: {"content": None},
+    "half_a_character": lambda *_: decision(0.7) + "\ud800",
+    "free": lambda *_: {"content": decision(0.7), "usage": {"cost": "free"}},
+    "pays": lambda *_: {"content": decision(0.7), "usage": {"cost": -1.0}},
     # What an injected instruction wants: the text of the trade comes back as if it were an answer.
     "echo": lambda _, body: user_message(body),
     "echo_key": lambda handler, body: decision(0.7, reason=f"you sent {handler.headers.get('authorization')}"),
@@ -232,6 +235,8 @@ FAULTS: dict[str, Callable[[_Handler, int], None]] = {
     "reset": lambda handler, _: handler.reset(),
     "cut": lambda handler, _: handler.send(200, {"choices": [{"message": {"content": "x" * 500}}]}, cut=True),
     "slow": lambda handler, _: time.sleep(2.0) or handler.reset(),
+    "list": lambda handler, _: handler.reply({"model": "list", "messages": []},
+                                             {"content": [handler.headers.get("authorization")]}),
     "html": lambda handler, _: handler.send(200, "<html>maintenance</html>"),
 }
 

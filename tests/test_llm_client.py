@@ -62,7 +62,7 @@ def test_questions_that_are_alike_are_paid_for_once(server, tmp_path):
 @pytest.mark.parametrize("model, status, calls", [
     ("always_approve", "decision", 1), ("no_skill", "decision", 1), ("prose", "decision", 1), ("repaired", "decision", 2),
     ("half_json", "invalid", 2), ("two_objects", "invalid", 2), ("words", "invalid", 2), ("wrong_types", "invalid", 2),
-    ("out_of_range", "invalid", 2), ("contradiction", "invalid", 2), ("nothing", "invalid", 2), ("echo", "invalid", 2),
+    ("out_of_range", "invalid", 2), ("contradiction", "invalid", 2), ("nothing", "invalid", 2), ("half_a_character", "decision", 1), ("echo", "invalid", 2),
     ("refusal", "refused", 1), ("filtered", "refused", 1)])
 def test_every_reply_ends_in_its_class_after_at_most_one_repair(server, tmp_path, model, status, calls):
     [answer], client = asked(server, model, tmp_path)
@@ -188,6 +188,15 @@ def test_a_dry_run_says_the_cost_and_calls_nothing(server, tmp_path):
     with pytest.raises(DryRun):
         asked(server, "no_skill", tmp_path, dry_run=True, questions=3, say=said.append)
     assert len(server.asked) == before and said[0].startswith("openai/no_skill: 3 calls for 3 replies (0 are there)")
+
+
+@pytest.mark.parametrize("model", ["free", "pays"])
+def test_a_cost_that_is_no_number_of_dollars_lifts_no_budget(server, tmp_path, model):
+    prices = dict(input_cost_per_token=0.0, output_cost_per_token=0.001, concurrency=1)
+    with pytest.raises(ConfigError, match="llm.max_cost=0.1 dollars"):
+        asked(server, model, tmp_path, max_cost=0.1, **prices, questions=4)
+    with Replies(tmp_path / "replies.sqlite") as replies:
+        assert len(replies) == 2
 
 
 def test_an_unknown_price_is_refused_before_the_first_call(server, tmp_path):

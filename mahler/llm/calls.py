@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
 import time
+import warnings
 from asyncio.subprocess import PIPE, Process
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -89,10 +91,20 @@ def _read(response: Any, seconds: float) -> Said:
     words = (choice.message.content, getattr(choice.message, "refusal", None), choice.finish_reason,
              getattr(response, "provider", None) or hidden.get("custom_llm_provider"), response.model,
              getattr(response, "system_fingerprint", None), response.id)
-    tokens = (getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens"))
+    tokens = (_number(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens"))
     dollars = (getattr(usage, "cost", None), hidden.get("response_cost"))
-    return Said(*(str(word or "") for word in words), *(int(n or 0) for n in tokens),
-                *(None if cost is None else float(cost) for cost in dollars), seconds)
+    return Said(*(_text(word) for word in words), *(int(n or 0) for n in tokens), *map(_number, dollars), seconds)
+
+
+def _text(word: Any) -> str:
+    """As it can be kept and shown: half of a surrogate pair, which JSON can carry and UTF-8 cannot, becomes "?"."""
+    return str(word or "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no number of tokens or dollars: a NaN or a negative cost would lift the budget."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return float(value) if number else None
 
 
 def listed(model: str) -> tuple[float, float] | None:
@@ -105,7 +117,10 @@ def listed(model: str) -> tuple[float, float] | None:
 
 
 def quiet() -> None:
-    """litellm and what is under it log requests and headers, the key among them, at DEBUG, and advice on stdout."""
+    """litellm and what is under it log requests and headers, the key among them, at DEBUG, and advice on stdout.
+
+    Their warnings quote a reply that is not as the protocol has it, and name calls that Ctrl-C ended before they began.
+    """
     import litellm
 
     litellm.suppress_debug_info = True
@@ -113,6 +128,8 @@ def quiet() -> None:
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", "openai._base_client", "httpx", "httpcore",
                  "httpcore.connection", "httpcore.http11", "aiohttp.client"):
         logging.getLogger(name).disabled = True
+    for message in ("Pydantic serializer warnings", r"coroutine '\w+\.a\w*completion\w*' was never awaited"):
+        warnings.filterwarnings("ignore", message)
 
 
 # ---- in other processes ----------------------------------------------------------------------------------------------
