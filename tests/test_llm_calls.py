@@ -99,7 +99,7 @@ def test_what_goes_wrong_there_is_told_in_the_same_words_and_without_the_key(ser
             with pytest.raises(clients.ConfigError, match=words) as refused:
                 client.ask(questions(tmp_path, 1, fault), QUIET)
             assert KEY not in str(refused.value)
-            client._refusal = None
+            client._refusal = ""
     said = capfd.readouterr()
     assert not server.faults["echo_key"] and said.out + said.err == ""
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

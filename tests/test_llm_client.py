@@ -171,9 +171,10 @@ def test_a_minute_has_no_more_calls_than_allowed(server, tmp_path):
 def test_the_budget_stops_within_one_calls_cost_per_slot_and_the_same_command_goes_on(server, tmp_path, concurrency):
     prices = dict(input_cost_per_token=0.0, output_cost_per_token=0.001, concurrency=concurrency)
     before, said = len(server.asked), []                # 60 tokens a reply: 6 cents
-    with pytest.raises(ConfigError, match="llm.max_cost=0.6 dollars"):
+    with pytest.raises(ConfigError, match="llm.max_cost=0.6 dollars are spent") as refused:
         asked(server, "no_skill", tmp_path, max_cost=0.6, **prices, questions=40)
-    first = len(server.asked) - before
+    first = len(server.asked) - before                  # those that were on their way when it was spent included
+    assert f"; {first} calls cost ${0.06 * first:.4f}; " in str(refused.value)
     assert 10 <= first <= 10 + concurrency - 1
     with Replies(tmp_path / "replies.sqlite") as replies:
         assert len(replies) == first

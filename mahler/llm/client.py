@@ -92,7 +92,7 @@ class Client:
         self._replies, self._say, self._rng = replies, say, rng
         self._schema = json.dumps(decisions.schema())
         self._bucket = TokenBucket(llm.requests_per_minute or float("inf"))
-        self._refusal: ConfigError | None = None        # why no more is asked
+        self._refusal = ""                              # why no more is asked
         self._key = ""
         self._runner: asyncio.Runner | None = None
         self._callers = Callers()
@@ -170,8 +170,9 @@ class Client:
     def _run(self, left: list[tuple[list[Message], int]], progress: Progress) -> list[Answer | None]:
         assert self._runner is not None
         answers = self._runner.run(self._ask_all(left, progress))
-        if self._refusal is not None:
-            raise self._refusal
+        if self._refusal:
+            raise ConfigError(f"{self._refusal}; {self.calls:,} calls cost ${self.spent:,.4f}; every reply so far is kept, and "
+                              "the same command goes on from there")
         return answers
 
     async def _ask_all(self, left: list[tuple[list[Message], int]], progress: Progress) -> list[Answer | None]:
@@ -182,7 +183,7 @@ class Client:
         async def work() -> None:
             nonlocal done
             for k, (question, sample) in waiting:
-                if self._refusal is None:
+                if not self._refusal:
                     answers[k] = await self._answer(question, sample)
                     done += 1
                     progress(done, len(left), f"${self.spent:,.2f}")
@@ -237,7 +238,7 @@ class Client:
             reply, trouble = await self._once(request)
             if reply is not None:
                 return reply
-            if trouble is None or self._refusal is not None:
+            if trouble is None or self._refusal:
                 break
             if attempt < self.llm.attempts:
                 await self._put_off(attempt, trouble)
@@ -250,13 +251,11 @@ class Client:
     def _stopped(self) -> bool:
         """Whether no call may go: because of a refusal, or because the money is spent."""
         if self.llm.max_cost is not None and self.spent >= self.llm.max_cost:
-            self._refuse(f"llm.max_cost={self.llm.max_cost:g} dollars: ${self.spent:,.4f} are spent, after {self.calls:,} "
-                         "calls")
-        return self._refusal is not None
+            self._refuse(f"llm.max_cost={self.llm.max_cost:g} dollars are spent")
+        return bool(self._refusal)
 
     def _refuse(self, reason: str) -> None:
-        if self._refusal is None:
-            self._refusal = ConfigError(f"{reason}; every reply so far is kept, and the same command goes on from there")
+        self._refusal = self._refusal or reason
 
     async def _put_off(self, attempt: int, trouble: _Trouble) -> None:
         """Wait before the next try: this call longer each time, and every call as long as the server asks."""
