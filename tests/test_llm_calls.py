@@ -159,6 +159,16 @@ def test_few_questions_and_few_calls_at_a_time_stay_in_one_process(server, tmp_p
     assert started == [0, 2, 1, 1]
 
 
+def test_a_client_that_ends_before_its_first_call_imports_nothing_for_it():
+    code = """
+import asyncio, sys
+from mahler.llm.calls import Callers
+asyncio.run(Callers().close())
+assert "litellm" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
 ORPHAN = """
 import asyncio
 from mahler.llm.calls import Callers

@@ -191,6 +191,12 @@ def test_a_dry_run_says_the_cost_and_calls_nothing(server, tmp_path):
     assert len(server.asked) == before and said[0].startswith("openai/no_skill: 3 calls for 3 replies (0 are there)")
 
 
+def test_without_litellm_one_line_says_what_to_install(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"^llm.model=openai/no_skill: .* pip install -e '.\[llm\]'"):
+        asked(server, "no_skill", tmp_path)
+
+
 @pytest.mark.parametrize("model", ["free", "pays"])
 def test_a_cost_that_is_no_number_of_dollars_lifts_no_budget(server, tmp_path, model):
     prices = dict(input_cost_per_token=0.0, output_cost_per_token=0.001, concurrency=1)

@@ -10,6 +10,7 @@ The only import of litellm, which takes 4 s and happens with the first call.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
 import math
@@ -116,6 +117,11 @@ def listed(model: str) -> tuple[float, float] | None:
     return None if per_input is None or per_output is None else (per_input, per_output)
 
 
+def installed() -> bool:
+    """Whether litellm is; nothing is imported."""
+    return importlib.util.find_spec("litellm") is not None
+
+
 def quiet() -> None:
     """litellm and what is under it log requests and headers, the key among them, at DEBUG, and advice on stdout.
 
@@ -159,11 +165,10 @@ class Callers:
             self._here -= 1
 
     async def close(self) -> None:
-        import litellm
-
         for other in self._others:
             await other.close()
-        await litellm.close_litellm_async_clients()
+        if "litellm" in sys.modules:                    # it is not where Ctrl-C ended its import
+            await sys.modules["litellm"].close_litellm_async_clients()
 
 
 class _Caller:

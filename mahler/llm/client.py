@@ -23,7 +23,7 @@ from mahler import workers
 from mahler.data.files import Progress
 from mahler.data.orats_client import TokenBucket, seconds_to_wait
 from mahler.llm import decision as decisions
-from mahler.llm.calls import AT_A_TIME, QUESTIONS, Callers, Said, Unsaid, listed
+from mahler.llm.calls import AT_A_TIME, QUESTIONS, Callers, Said, Unsaid, installed, listed
 from mahler.llm.decision import Decision, Invalid
 from mahler.llm.model import Llm
 from mahler.llm.prompt import Message, repair
@@ -147,6 +147,9 @@ class Client:
 
     def _start(self, left: list[tuple[list[Message], int]], asked: int) -> None:
         """Say what it will cost, once for all that is asked in rounds, and be ready to ask."""
+        if not installed():
+            raise ConfigError(f"llm.model={self.llm.model}: calls are made by litellm, which is not installed: pip install "
+                              "-e '.[llm]' (arm=baseline needs none)")
         if self._runner is None:
             different = {key(self.llm.request(question, self._schema, sample)): question for question, sample in left}
             self._say(f"{self.llm.model}: {self.estimate(list(different.values()), asked)}")
