@@ -190,16 +190,20 @@ def log_tables(active: Active, *, metrics: Mapping[str, float], tables: Mapping[
 def trace(active: Active, calls: Sequence[Mapping[str, Any]]) -> None:
     """Each call of a model as a trace of the run: its `question`, its `replies`, and beside them what else it says."""
     import mlflow
+    from mlflow.environment_variables import MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE
     from mlflow.tracing.constant import TraceMetadataKey
 
     experiment = _client(_database()).get_run(active.id).info.experiment_id
     mlflow.set_tracking_uri(f"sqlite:///{_database()}")
-    for call in calls:
+    at_a_time = max(1, MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE.get() // 4)
+    for k, call in enumerate(calls, 1):
         span = mlflow.start_span_no_context(
             "ask", span_type="CHAT_MODEL", inputs={"messages": call["question"]}, experiment_id=experiment,
             attributes={name: value for name, value in call.items() if name not in ("question", "replies")},
             metadata={TraceMetadataKey.SOURCE_RUN: active.id})
         span.end(outputs={"replies": call["replies"]})
+        if k % at_a_time == 0:                          # MLflow discards what its queue has no room for
+            mlflow.flush_trace_async_logging()
     mlflow.flush_trace_async_logging()
 
 

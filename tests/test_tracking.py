@@ -299,3 +299,15 @@ def test_processes_that_start_at_once_without_a_store_make_one_and_share_it(tmp_
     assert not (mlruns / "mlflow.db.making").exists()
     with closing(sqlite3.connect(mlruns / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_more_traces_than_mlflows_queue_takes_are_all_kept(tmp_path):
+    code = """
+from mahler import tracking
+with tracking.run(study="traced", name="many", signature="a" * 64, params={}, tags={}) as active:
+    tracking.trace(active, [{"question": [], "replies": [], "status": "decision"}] * 60)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {
+        "MAHLER_HOME": str(tmp_path), "MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE": "32"})
+    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as db:
+        assert db.execute("SELECT count(*) FROM trace_info").fetchone() == (60,)
