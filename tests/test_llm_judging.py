@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mahler.llm import calibration, filter as filters, memory, power, shifts, th
 from mahler.llm.evaluation import evaluate, heard
 from mahler.llm.shifts import family, weights
 from mahler.llm.study import judge
-from mahler.llm.verdict import ADDS_VALUE, CONTAMINATED, HARMFUL, NO_EVIDENCE, UNDERPOWERED
+from mahler.llm.verdict import ADDS_VALUE, CONTAMINATED, HARMFUL, NO_EVIDENCE, UNDERPOWERED, Evidence, criteria
 from tests.judged import LIFE, answers, decisions, market, overlapping, score, table
 
 REFERENCE = {150: 0.22, 300: 0.33, 600: 0.59, 1500: 0.83}       # power for an AUROC of 0.59, by trades
@@ -366,3 +367,20 @@ def test_an_evaluation_can_be_judged_again_from_what_it_left():
     found = evaluate(records, mine, baseline=None, judged=None, rng=rng, replications=20, level=0.95, draws=10)
     again = heard(found.files["answers.json"], found.tables["decisions"])
     assert (again.name, again.cutoff, again.remembers, again.layer) == (mine.name, mine.cutoff, True, None)
+
+
+# ---- the words -------------------------------------------------------------------------------------------------------
+
+def test_what_rejections_cost_is_not_said_to_be_saved_and_luck_is_not_said_to_be_kept():
+    found = Evidence(gap=0.05, corrected=0.01, harm=0.9, upper_bound=0.5, drop=0.0, net=1234.5, layer_change=None, layer_p=None,
+                     beyond_baseline=None, ahead=None, retained=0.9, date_only=None,
+                     power=power.of(600, 0.8, 0.3, 1.5))
+
+    def words(evidence: Evidence) -> dict[str, str]:
+        return {criterion.name: criterion.words for criterion in criteria(evidence)}
+
+    assert "saved 1,234.50 dollars, the cost of the replies deducted." in words(found)["net_of_cost"]
+    assert words(found)["blind"].endswith("keeps 90% of its gap.")
+    lost = words(replace(found, net=-306.48, corrected=0.995, retained=2.93))
+    assert "cost 306.48 dollars, the replies included." in lost["net_of_cost"]
+    assert lost["blind"].endswith("keeps 293% of its gap, which may itself be luck.")

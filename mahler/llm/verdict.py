@@ -138,9 +138,11 @@ def _information(e: Evidence) -> Criterion:
 
 
 def _net(e: Evidence) -> Criterion:
+    did = f"saved {e.net:,.2f} dollars, the cost of the replies deducted" if e.net > 0 else (
+        f"cost {-e.net:,.2f} dollars, the replies included")
     return Criterion("net_of_cost", e.net, "> 0", bool(e.net > 0),
                      "No trade that it cannot have read about is known." if math.isnan(e.net) else
-                     f"Its rejections of such trades saved {e.net:,.2f} dollars, the cost of the replies deducted.")
+                     f"Its rejections of such trades {did}.")
 
 
 def _layer(e: Evidence) -> Criterion:
@@ -172,7 +174,8 @@ def _blind(e: Evidence) -> Criterion:
         return Criterion("blind", None, threshold, None, "It saw no ticker, date or price level.")
     return Criterion("blind", e.retained, threshold, bool(e.retained >= RETAINED_AT_LEAST),
                      "The blind context was not asked, or has no gap to compare." if math.isnan(e.retained) else
-                     f"Blind to ticker, dates and price level it keeps {e.retained:.0%} of its gap.")
+                     f"Blind to ticker, dates and price level it keeps {e.retained:.0%} of its gap"
+                     + ("." if e.corrected < SIZE else ", which may itself be luck."))
 
 
 def _could_have_seen(e: Evidence) -> str:
