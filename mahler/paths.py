@@ -15,7 +15,7 @@ from mahler.fills import Fill, usable
 from mahler.panel import Panel
 from mahler.schema import ConfigError, Side, Table
 
-ENTRIES = 500_000       # of paths that are traced at a time: some 50 MB of intermediate arrays
+ENTRIES = 1 << 16       # of paths that are traced at a time: some 7 MB of intermediate arrays, near the processor
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,13 @@ def refusal(server: OratsServer, *arguments: object, **options: object) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Everything under data/ by path, but for what is of one run: the log of calls, the lock, the server's address."""
+    """Everything under data/ by path, but for what is of one run: the log of calls, the lock, the server's address.
+
+    And but for the exchange's calendar, which a process keeps that had to build it.
+    """
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and "calls" not in p.parts and p.name not in ("lock", "addresses")}
+            if p.is_file() and "calls" not in p.parts and p.name not in ("lock", "addresses")
+            and not (p.parent / "sessions.npy").exists()}
 
 
 def week() -> list[str]:

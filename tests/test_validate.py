@@ -69,7 +69,7 @@ def test_the_control_is_the_run_with_the_default_settings_and_failed_runs_are_sa
     study((["regime=prod"], {}), ([], {}), (["regime=mild"], {}))
     family, = command._of_runs(config())
     assert family.grid.name(family.control) == "SPY control" and len(family.grid) == 3
-    assert "1 failed runs" in capsys.readouterr().out
+    assert "1 failed run of backtest is left out" in capsys.readouterr().out
 
 
 def test_runs_on_other_data_or_of_another_length_than_the_newest_are_left_out_and_said(study, capsys) -> None:
