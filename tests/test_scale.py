@@ -16,7 +16,7 @@ import pytest
 
 from mahler import bsm, schema
 from mahler.fills.travel import travel
-from mahler.paths import Paths, trace
+from mahler.paths import ENTRIES, Paths, trace
 from mahler.schema import CANDIDATE, Side, Table
 from mahler.screen import Entry, screen
 from tests.handmade import ANYTHING, sessions
