@@ -263,7 +263,7 @@ def model() -> None:
     server = subprocess.Popen([sys.executable, Path(__file__).with_name("llm_server.py"), "0.05"],
                               stdout=subprocess.PIPE, text=True)
     try:
-        config = default_config("llm=local", "llm.model=openai/no_skill", "llm.concurrency=64",
+        config = default_config("llm=local", "llm.model=hosted_vllm/no_skill", "llm.concurrency=64",
                                 f"llm.api_base={server.stdout.readline().strip()}", verb="evaluate")
         trades = records(4000, skill=0.0)
         with workers.allowing(workers.cores()), tempfile.TemporaryDirectory() as folder, Replies(Path(folder, "replies.sqlite")) as replies, \

@@ -2,7 +2,7 @@
 
     python -m tests.llm_server          serves until it is interrupted, and says how to ask it
 
-The model's name says how it behaves: openai/honest, openai/no_skill, ... (MODELS), openai/429, ... (FAULTS).
+The model's name says how it behaves: openai/honest, hosted_vllm/no_skill, ... (MODELS), openai/429, ... (FAULTS).
 `truth` is what the ones with skill know: whether the trade of a user message ended with a profit.
 """
 

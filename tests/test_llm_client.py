@@ -38,7 +38,7 @@ def base():
 
 def asked(server: LlmServer, model: str, folder: Path, questions: int = 1, say=QUIET, **settings):
     """The answers of a model to questions that differ, and the client that asked them; `settings` are of the llm."""
-    llm = replace(base().llm, model=f"openai/{model}", api_base=server.api_base,
+    llm = replace(base().llm, model=f"hosted_vllm/{model}", api_base=server.api_base,
                   **{"backoff": 0.01, "max_failed": 1000, **settings})
     ask = [messages(base().prompt, f"trade {k} of {folder.name}") for k in range(questions)]
     with Replies(folder / "replies.sqlite") as replies, Client(llm, replies, say, random.Random(1)) as client:
@@ -47,13 +47,13 @@ def asked(server: LlmServer, model: str, folder: Path, questions: int = 1, say=Q
 
 def test_questions_that_are_alike_are_paid_for_once(server, tmp_path):
     said = []
-    llm = replace(base().llm, model="openai/no_skill", api_base=server.api_base)
+    llm = replace(base().llm, model="hosted_vllm/no_skill", api_base=server.api_base)
     question = messages(base().prompt, f"one trade of {tmp_path.name}")
     with Replies(tmp_path / "replies.sqlite") as replies, Client(llm, replies, said.append, random.Random(1)) as client:
         answers = client.ask([question] * 3, QUIET)
         assert client.calls == 1 and len({answer.replies for answer in answers}) == 1
         client.ask([messages(base().prompt, "another round")], QUIET)
-    assert client.calls == 2 and len(said) == 1 and said[0].startswith("openai/no_skill: 1 call for 3 replies (2 are there)")
+    assert client.calls == 2 and len(said) == 1 and said[0].startswith("hosted_vllm/no_skill: 1 call for 3 replies (2 are there)")
 
 
 # ---- what a model may say --------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_the_budget_stops_within_one_calls_cost_per_slot_and_the_same_command_go
         assert len(replies) == first
     answers, client = asked(server, "no_skill", tmp_path, **prices, questions=40, say=said.append)
     assert client.calls == 40 - first and all(a.status == "decision" for a in answers)
-    assert said == [f"openai/no_skill: {40 - first} calls for 40 replies ({first} are there), about "
+    assert said == [f"hosted_vllm/no_skill: {40 - first} calls for 40 replies ({first} are there), about "
                     f"${0.06 * (40 - first):,.2f} at 60 tokens a reply, at most ${40 - first:,.2f}"]
 
 
@@ -188,12 +188,12 @@ def test_a_dry_run_says_the_cost_and_calls_nothing(server, tmp_path):
     before, said = len(server.asked), []
     with pytest.raises(DryRun):
         asked(server, "no_skill", tmp_path, dry_run=True, questions=3, say=said.append)
-    assert len(server.asked) == before and said[0].startswith("openai/no_skill: 3 calls for 3 replies (0 are there)")
+    assert len(server.asked) == before and said[0].startswith("hosted_vllm/no_skill: 3 calls for 3 replies (0 are there)")
 
 
 def test_without_litellm_one_line_says_what_to_install(server, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"^llm.model=openai/no_skill: .* pip install -e '.\[llm\]'"):
+    with pytest.raises(ConfigError, match=r"^llm.model=hosted_vllm/no_skill: .* pip install -e '.\[llm\]'"):
         asked(server, "no_skill", tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_a_key_changes_with_all_that_changes_the_reply_and_with_nothing_else():
 
     same = [name(), name(timeout=1.0), name(attempts=1), name(concurrency=1), name(max_cost=1.0), name(samples=3),
             name(api_base=f"{base().llm.api_base}/")]
-    other = [name("b"), name(sample=1), name(schema="array"), name(model="openai/b"), name(temperature=1.0), name(seed=1),
+    other = [name("b"), name(sample=1), name(schema="array"), name(model="hosted_vllm/b"), name(temperature=1.0), name(seed=1),
              name(max_tokens=5), name(json_schema=False), name(route={"provider": "one"}),
              name(api_base="http://127.0.0.1:1/v1")]       # another model may have the same name there
     assert len(set(same)) == 1 and len({*same, *other}) == 1 + len(other)
