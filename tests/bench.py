@@ -266,7 +266,8 @@ def model() -> None:
         config = default_config("llm=local", "llm.model=hosted_vllm/no_skill", "llm.concurrency=64",
                                 f"llm.api_base={server.stdout.readline().strip()}", verb="evaluate")
         trades = records(4000, skill=0.0)
-        with workers.allowing(workers.cores()), tempfile.TemporaryDirectory() as folder, Replies(Path(folder, "replies.sqlite")) as replies, \
+        with workers.allowing(workers.cores()), tempfile.TemporaryDirectory() as folder, \
+                Replies(Path(folder, "replies.sqlite")) as replies, \
                 Client(config.llm, replies, lambda line: None, random.Random(1)) as client:
             def ask(some: list) -> None:
                 table = asking.ask(some, client=client, prompt=config.prompt, context=config.context, known=trades,

@@ -34,7 +34,7 @@ cdef double _ratio(const double* series, const int64_t* at, Py_ssize_t n) noexce
 
 
 def ratios(const double[:, ::1] series, const int64_t[:, ::1] at):
-    """Mean over standard deviation of each of `series` (k, n) on each sample of `at` (b, m), a Sharpe ratio a session: (k, b)."""
+    """The Sharpe ratio a session, mean over standard deviation, of each of `series` (k, n) on each sample (b, m): (k, b)."""
     cdef Py_ssize_t k, b, n = at.shape[1]
     cdef double[:, ::1] found = np.empty((series.shape[0], at.shape[0]))
     with nogil:

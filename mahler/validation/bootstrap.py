@@ -124,7 +124,7 @@ def sharpes(returns: np.ndarray, periods: float) -> np.ndarray:
 
 
 def _less_first(accounts: np.ndarray, at: np.ndarray, periods: float) -> np.ndarray:
-    """The annualised Sharpe ratio of all accounts but the first, (k, n), less that of the first, on samples (b, n): (k - 1, b)."""
+    """Annualised Sharpe ratios of all accounts (k, n) but the first, less the first's, on samples (b, n): (k - 1, b)."""
     found = resampling.ratios(accounts, at) * np.sqrt(periods)
     return found[1:] - found[0]
 
