@@ -33,6 +33,9 @@ STRESS = {
 
 STRESS_WINDOWS = {name: (np.datetime64(first, "D"), np.datetime64(last, "D")) for name, (first, last) in STRESS.items()}
 
+FLAT = 1e-20
+"""Of the mean square of returns, the variance below which they may all be the same: rounding leaves 1e-26 of it."""
+
 
 # ---- the daily account -----------------------------------------------------------------------------------------------
 
@@ -42,6 +45,8 @@ def simple_returns(equity: np.ndarray, initial_equity: float) -> np.ndarray:
     NaN after an equity that is not positive: a return on nothing is undefined, and so is what uses it.
     """
     before = np.concatenate(([initial_equity], equity[:-1]))
+    if np.minimum.reduce(before) > 0:        # a division that asks of each whether it may takes four times as long
+        return equity / before - 1.0
     return np.divide(equity, before, out=np.full(len(equity), np.nan), where=before > 0) - 1.0
 
 
@@ -77,12 +82,15 @@ def sharpe(returns: np.ndarray, risk_free: float) -> float:
     `risk_free` is an annual decimal. NaN below two days and for an account that never moves.
     """
     n = len(returns)
-    if n < 2 or np.minimum.reduce(returns) == np.maximum.reduce(returns):     # exact: the std of a constant is 1e-20, not 0
+    if n < 2:
         return np.nan
     excess = returns - daily_rate(risk_free)
     mean = np.add.reduce(excess) / n         # mean() and std(), without their detours: a search asks for a million of these
     away = excess - mean
-    return float(mean / np.sqrt(np.add.reduce(away * away) / (n - 1)) * np.sqrt(SESSIONS_PER_YEAR))
+    power = np.add.reduce(away * away)
+    if power <= FLAT * n * mean * mean and np.minimum.reduce(returns) == np.maximum.reduce(returns):
+        return np.nan                        # exact: the std of a constant is 1e-20, not 0
+    return float(mean / np.sqrt(power / (n - 1)) * np.sqrt(SESSIONS_PER_YEAR))
 
 
 def sortino(returns: np.ndarray, risk_free: float) -> float:

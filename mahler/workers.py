@@ -1,4 +1,4 @@
-"""Worker processes: spawned, and gone when the process that wanted them is gone."""
+"""Worker processes, spawned, and gone when the process that wanted them is gone; and threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -71,6 +71,17 @@ def _ahead(workers: ProcessPoolExecutor, most: int, work: Callable[[Any], Any], 
         if not waiting:
             return
         yield waiting.popleft().result()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[Executor]:
+    """So many threads, for work that lets go of the GIL; where the block is left by an exception, what waits is not begun."""
+    with ThreadPoolExecutor(n) as made:
+        try:
+            yield made
+        except BaseException:
+            made.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def pool(workers: int, prepare: Callable[..., None] | None = None, *arguments: object) -> ProcessPoolExecutor:

@@ -33,7 +33,7 @@ from mahler.grid import Axis, Cells, Grid
 from mahler.home import conf_dir
 from mahler.schema import SESSIONS_PER_YEAR
 from mahler.validation.folds import folds
-from mahler.validation.processes import processes
+from mahler.validation.processes import alone, processes
 from mahler.validation.scores import wilson
 from mahler.validation.sharpe import detectable_difference, difference_past_deflation, sharpe_difference
 from mahler.validation.method import Method
@@ -183,7 +183,7 @@ def tested(method: Method) -> np.ndarray:
 def examine(method: Method, truth: Truth) -> Outcome:
     """Make the study, and put it through the rule."""
     returns, size = daily_returns(truth), exposures(truth)
-    found = weigh(partial(Daily, returns, size), lambda scale, natural: Daily(returns, size, scale, natural),
+    found = weigh(alone(partial(Daily, returns, size)), lambda scale, natural: Daily(returns, size, scale, natural),
                   CONFIGS, CONTROL, dates(), 0, method, np.random.default_rng(truth.seed), n_trials=CONFIGS,
                   shape=(CONFIGS,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
     days = tested(method)
@@ -452,7 +452,7 @@ def null_market(asked: tuple[Method, Grid], seed: int) -> Outcome:
             made[natural].scale = scale
             return made[natural]
 
-        found = weigh(lambda: at(1.0, False), at, len(grid), 0, made[False].chains.sessions, 0,
+        found = weigh(alone(lambda: at(1.0, False)), at, len(grid), 0, made[False].chains.sessions, 0,
                       replace(method, **WINDOWS), np.random.default_rng(seed), n_trials=len(grid), shape=grid.shape,
                       ordered=[False], risk_free=0.0, progress=lambda *_: None)
     return outcome(Truth(0.0, 0.0, np.nan, True, seed), found, False)

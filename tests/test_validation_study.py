@@ -13,6 +13,7 @@ from mahler.home import conf_dir
 from mahler.schema import ConfigError
 from mahler.validation import pbo, sharpe, study, superiority
 from mahler.validation.method import Method
+from mahler.validation.processes import alone
 from mahler.validation.study import YEAR, Judgement, _single_test, judge
 from mahler.validation.walkforward import Walk
 
@@ -46,7 +47,7 @@ def _judged(returns: np.ndarray) -> Judgement:
     def market(trial: int):
         return partial(_walked, returns[:, trial])
 
-    return judge(lambda: market, lambda scale, natural: market, [str(k) for k in range(n)], 0, days, 0, method,
+    return judge(alone(lambda: market), lambda scale, natural: market, [str(k) for k in range(n)], 0, days, 0, method,
                  n_trials=n, shape=(n,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
 
 
@@ -89,6 +90,13 @@ def test_an_account_that_is_ruined_on_its_last_day_has_no_intervals_and_is_not_b
     found = _judged(returns)
     assert np.isnan(found.configs["sharpe_low"][2]) and not np.isnan(found.configs["sharpe_low"][1])
     assert found.verdict.verdict == "no evidence"
+
+
+def test_the_interval_of_a_config_does_not_depend_on_what_is_beside_it() -> None:
+    returns = _returns(np.random.default_rng(6), 750, [0.9, 0.8])
+    three, two = _judged(returns).configs, _judged(returns[:, :2]).configs
+    for name in ("sharpe_low", "sharpe_high", "cagr_low", "max_drawdown_high"):
+        assert three[name][:2].tolist() == two[name].tolist()
 
 
 def test_a_deflation_of_unknown_variance_is_unknown_and_not_passed() -> None:

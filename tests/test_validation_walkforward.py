@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import tracemalloc
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +70,8 @@ def deadly_market() -> wf.Market:
 def run(setup: Setup, n_trials: int, folds: list[Fold], **options) -> wf.WalkForward:
     options = {"control": 0, "span": (0, len(DATES)), "objective": "sharpe", "risk_free": 0.0,
                "workers": 1, "progress": silent} | options
-    return wf.walk_forward(setup, n_trials, options.pop("control"), folds, **options)
+    with processes(setup, options.pop("workers")) as spread:
+        return wf.walk_forward(spread, n_trials, options.pop("control"), folds, **options)
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
@@ -259,6 +262,20 @@ def test_processes_give_what_one_process_gives_and_report_their_progress():
     assert seen[-1] == (24, 24, "test windows") and (40, 40, "trials") in seen
     done = [units for units, _, label in seen if label == "trials"]
     assert done == sorted(done) and len(done) > 20
+
+
+def marked_market(path: Path):
+    path.touch()
+    return noise_market(2, 0)
+
+
+def test_processes_make_their_markets_before_they_are_asked_for_anything(tmp_path):
+    with processes(partial(marked_market, tmp_path / "made"), 2):
+        for _ in range(600):
+            if (tmp_path / "made").exists():
+                return
+            time.sleep(0.05)
+    raise AssertionError("thirty seconds, and no market")
 
 
 def test_what_a_worker_refuses_is_refused_here():

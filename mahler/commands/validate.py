@@ -22,6 +22,7 @@ from mahler.report import of_samples
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
+from mahler.validation.processes import processes
 from mahler.validation.study import Judgement, judge, plan
 from mahler.validation.verdict import number
 
@@ -59,22 +60,23 @@ def _judge(config: Validate, family: Family) -> None:
     if not family.judged:
         trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names),
                                    start=str(base.period.start), end=str(base.period.end))])
-    tried = trials.merged(trials.read(root), [Trial(*run, 1) for run in tracking.logged(root.name)])
-    say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
-        + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
     here = Cells(family.grid)
 
     def at(scale: float, natural: bool) -> Cells:
         here.scale, here.natural = scale, natural
         return here
 
-    with progress("validate") as bar:
-        bar(0, len(names), "market")
-        here(family.control)                 # what each process would else make for itself: it finds it in the cache
-        found = judge(partial(Cells, family.grid), at, names, family.control, chains.sessions, first_day, config.method,
-                      n_trials=trials.total(tried), shape=family.grid.shape,
-                      ordered=[axis.ordered for axis in family.grid.axes] or [False], risk_free=config.risk_free,
-                      progress=bar)
+    with processes(partial(Cells, family.grid), config.method.workers) as spread:
+        tried = trials.merged(trials.read(root), [Trial(*run, 1) for run in tracking.logged(root.name)])
+        say(f"N = {trials.total(tried)} configurations tried on {root.name}: "
+            + ", ".join(f"{study} {n}" for study, n in trials.by_study(tried).items()))
+        with progress("validate") as bar:
+            bar(0, len(names), "market")
+            here(family.control)             # what each process would else make for itself: it finds it in the cache
+            found = judge(spread, at, names, family.control, chains.sessions, first_day, config.method,
+                          n_trials=trials.total(tried), shape=family.grid.shape,
+                          ordered=[axis.ordered for axis in family.grid.axes] or [False], risk_free=config.risk_free,
+                          progress=bar)
     synthetic = source_module(base.data).SYNTHETIC
     tags = tracking.describe(kind="validation", data_source=chains.source, data_digest=chains.fingerprint,
                              synthetic=synthetic, universe=chains.tickers, overrides=HydraConfig.get().overrides.task)

@@ -31,6 +31,11 @@ class Interval:
     level: float
 
 
+def load() -> None:
+    """Import arch, which takes seconds, where nobody waits for it: in a thread, while other processes have the work."""
+    import arch.bootstrap  # noqa: F401
+
+
 def optimal_block_length(returns: np.ndarray) -> float:
     """Mean block length of the stationary bootstrap of a series (n,), observations, at least 1.
 

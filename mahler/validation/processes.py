@@ -22,18 +22,26 @@ _setup: Setup | None = None          # of this worker process
 _market: Any = None
 
 
+def alone(setup: Setup) -> Spread:
+    """All tasks in this process: `setup` is called at the first of them and need not be picklable."""
+    return partial(_here, [], setup)
+
+
 @contextmanager
 def processes(setup: Setup, workers: int) -> Iterator[Spread]:
     """Worker processes that share one setup each for as long as the block lasts; with one worker, this process.
 
-    Never more tasks are under way than keep the workers busy, so an early end is quick and memory is bounded. What
-    `setup` or a task raises is raised here; ConfigError where a worker was killed.
+    They start, and call `setup`, at once: what this process does before its first task costs no time. Never more tasks
+    are under way than keep the workers busy, so an early end is quick and memory is bounded. What `setup` or a task
+    raises is raised at a task; ConfigError where a worker was killed.
     """
     if workers == 1:
-        yield partial(_here, [], setup)
+        yield alone(setup)
         return
     with workers_pool(workers, _remember, setup) as pool:
         try:
+            for _ in range(workers):
+                pool.submit(_begin)
             yield partial(_there, pool, workers)
         except BrokenExecutor as error:
             raise ConfigError(f"workers={workers}: a worker process was killed, most likely for want of memory; "
@@ -69,9 +77,17 @@ def _remember(setup: Setup) -> None:
     _setup = setup
 
 
+def _begin() -> None:
+    _made()
+
+
 def _in_worker(work: Callable[[Any, Any], Any], task: Any) -> Any:
-    """The first task of a process makes its market: what an initializer raises would be lost."""
+    return work(_made(), task)
+
+
+def _made() -> Any:
+    """The market of this process, which its first task makes: what an initializer raises would be lost."""
     global _market
     if _market is None:
         _market = _setup()
-    return work(_market, task)
+    return _market

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -14,9 +17,10 @@ from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table
 from mahler.validation import bootstrap, folds as windows, pbo, robustness, sharpe, superiority, walkforward
 from mahler.validation.bootstrap import Interval
 from mahler.validation.method import Method
-from mahler.validation.processes import Setup
+from mahler.validation.processes import Spread
 from mahler.validation.verdict import RULE_FACTOR, Evidence, Verdict, verdict
 from mahler.validation.walkforward import Market, Progress, Walk, WalkForward, returns_of
+from mahler.workers import threads
 
 YEAR = float(SESSIONS_PER_YEAR)
 DEFLATION_POWER = 0.90   # of passing the deflation alone, so that the whole rule is left with sharpe.POWER
@@ -82,25 +86,31 @@ class Judgement:
     n_trials: int
 
 
-def judge(setup: Setup, at: Callable[[float, bool], Market], names: Sequence[str], control: int, dates: np.ndarray,
+def judge(spread: Spread, at: Callable[[float, bool], Market], names: Sequence[str], control: int, dates: np.ndarray,
           first_day: int, method: Method, *, n_trials: int, shape: Sequence[int], ordered: Sequence[bool],
           risk_free: float, progress: Progress) -> Judgement:
-    """Validate the trials 0 .. len(names) - 1, of which `control` is the control: `weigh`, the rule, and the tables."""
+    """Validate the trials 0 .. len(names) - 1, of which `control` is the control: `weigh`, the rule, and the tables.
+
+    Intervals and the overfitting of all trials are computed in `method.workers` threads: NumPy and the kernels let go
+    of the GIL.
+    """
     rng = np.random.default_rng(method.seed)
-    w = weigh(setup, at, len(names), control, dates, first_day, method, rng, n_trials=n_trials, shape=shape,
+    w = weigh(spread, at, len(names), control, dates, first_day, method, rng, n_trials=n_trials, shape=shape,
               ordered=ordered, risk_free=risk_free, progress=progress)
     whole = _any_superior(w, len(names), control, method, rng)
     starts = [walkforward.stitched(w.walk, shift) for shift in method.shifts]
+    with threads(method.workers) as pool:
+        of_all = pool.submit(pbo.overfitting_of_blocks, w.walk.search.blocks)
+        configs = _configs(w, names, control, dates[first_day:], at, method, rng, risk_free, pool)
     return Judgement(
-        verdict=verdict(w.evidence), weighed=w, names=tuple(names), control=control,
-        configs=_configs(w, names, control, dates[first_day:], at, method, rng, risk_free),
+        verdict=verdict(w.evidence), weighed=w, names=tuple(names), control=control, configs=configs,
         folds=_fold_table(w.walk, names, dates),
         accounts={"date": dates[w.scored.days], "chosen": w.scored.returns, "control": w.scored.control},
         spread={"shift": np.array(method.shifts), "difference": np.array(
             [robustness.difference(s.returns, s.control, periods=YEAR) for s in starts])},
         robust=_robust(w.scored, method),
         winners=[(names[k], share) for k, share in walkforward.winner_frequency(w.walk)],
-        efficiency=walkforward.efficiency(w.walk), overfitting=pbo.overfitting_of_blocks(w.walk.search.blocks),
+        efficiency=walkforward.efficiency(w.walk), overfitting=of_all.result(),
         spa_p_value=whole.p_value, superior=tuple(names[k] for k in whole.superior), n_trials=n_trials)
 
 
@@ -112,15 +122,15 @@ def plan(n_configs: int, dates: np.ndarray, first_day: int, method: Method) -> l
                          anchored=method.anchored, shifts=method.shifts, embargo=method.embargo)
 
 
-def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, control: int, dates: np.ndarray,
+def weigh(spread: Spread, at: Callable[[float, bool], Market], n_configs: int, control: int, dates: np.ndarray,
           first_day: int, method: Method, rng: np.random.Generator, *, n_trials: int, shape: Sequence[int],
           ordered: Sequence[bool], risk_free: float, progress: Progress) -> Weighed:
     """Walk the trials 0 .. n_configs - 1 forward, and compute all that the rule asks for.
 
     Parameters
     ----------
-    setup
-        Makes the market in each worker process; picklable.
+    spread
+        Of `processes` or `alone`, over whatever makes the market.
     at
         (scale, natural fills) -> the market in this process, with every risk fraction times scale.
     n_trials
@@ -134,9 +144,9 @@ def weigh(setup: Setup, at: Callable[[float, bool], Market], n_configs: int, con
         Of `plan`.
     """
     made, span = plan(n_configs, dates, first_day, method), (first_day, len(dates))
+    Thread(target=bootstrap.load).start()
     result = walkforward.walk_forward(
-        setup, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free,
-        workers=method.workers, progress=progress)
+        spread, n_configs, control, made, span=span, objective=method.objective, risk_free=risk_free, progress=progress)
     modelled, shown = at(1.0, False), _shown(result)
     tested = list(range(n_configs)) if n_configs <= MOST_TESTED else shown
     walks = {k: modelled(k)(*span) for k in tested}
@@ -298,30 +308,33 @@ def _detectable(single: float, control: np.ndarray, result: WalkForward, n_trial
 
 
 def _configs(w: Weighed, names: Sequence[str], control: int, dates: np.ndarray, at: Callable[[float, bool], Market],
-             method: Method, rng: np.random.Generator, risk_free: float) -> Table:
-    """A row per shown config: metrics of the whole period with their intervals, and the difference from the control."""
+             method: Method, rng: np.random.Generator, risk_free: float, pool: Executor) -> Table:
+    """A row per shown config: metrics of the whole period with their intervals, and the difference from the control.
+
+    The samples of a config are its own, whatever is in the study beside it: its name is part of their seed.
+    """
     returns, walks = w.returns[:, [w.tested.index(k) for k in w.shown]], w.walks
     base = returns[:, w.shown.index(control)]
-    paired = bootstrap.sharpe_difference_intervals(returns, base, rng=rng, replications=method.replications,
-                                                   level=method.level, periods=YEAR)
+    draws = {"replications": method.replications, "level": method.level, "periods": YEAR}
+    paired = pool.submit(bootstrap.sharpe_difference_intervals, returns, base, rng=rng, **draws)
+    intervals = {trial: pool.submit(bootstrap.account_intervals, mine, rng=np.random.default_rng(
+        [method.seed, crc32(names[trial].encode())]), **draws) for trial, mine in zip(w.shown, returns.T) if _has_sharpe(mine)}
     target = _mean_heat([walks[control]])
     rows: list[dict[str, Any]] = []
     for column, trial in enumerate(w.shown):
         mine = returns[:, column]
         row = {"config": names[trial], "is_control": trial == control, "trades": float(len(walks[trial].pnl)),
                "mean_heat": _mean_heat([walks[trial]])}
-        moved = _has_sharpe(mine)
-        intervals = bootstrap.account_intervals(mine, rng=rng, replications=method.replications, level=method.level,
-                                                periods=YEAR) if moved else {}
-        for name, found in intervals.items():
+        moved = trial in intervals
+        for name, found in intervals[trial].result().items() if moved else ():
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         if moved:
             sample = sharpe.sample(mine, risk_free)
             row |= {"psr": sharpe.probabilistic_sharpe(sample.sharpe, 0.0, sample.n, sample.skew, sample.kurtosis),
                     "min_track_record_years": sharpe.min_track_record(
                         sample.sharpe, 0.0, sample.skew, sample.kurtosis) / YEAR}
-        row |= {"difference": paired[column].value, "difference_low": paired[column].low,
-                "difference_high": paired[column].high,
+        difference = paired.result()[column]
+        row |= {"difference": difference.value, "difference_low": difference.low, "difference_high": difference.high,
                 "detectable": sharpe.detectable_by(mine, base, periods=YEAR)}
         if trial != control and target > 0 and row["mean_heat"] > 0:
             row |= _at_equal_heat(trial, target, walks[trial].first_day, len(dates), at)

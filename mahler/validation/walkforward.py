@@ -21,7 +21,7 @@ from mahler import metrics
 from mahler.schema import ConfigError, Table
 from mahler.validation import pbo
 from mahler.validation.folds import Fold
-from mahler.validation.processes import Setup, Spread, processes
+from mahler.validation.processes import Spread
 
 Progress = Callable[[int, int, str], None]
 """Called with the units done, the units in all, and what is being done."""
@@ -51,7 +51,7 @@ Trial = Callable[[int, int], Walk]
 """Walks one trial over the sessions [first_day, last_day)."""
 
 Market = Callable[[int], Trial]
-"""The trial of a number. It is asked for once, and then walked over every window. A `Setup` makes it."""
+"""The trial of a number. It is asked for once, and then walked over every window. A `processes.Setup` makes it."""
 
 
 def returns_of(walk: Walk) -> np.ndarray:
@@ -96,6 +96,10 @@ def choose(in_sample: np.ndarray, control: int) -> np.ndarray:
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------
+
+TOGETHER = 8
+"""Neighbours that a process has in its hands at a time: as many candidates and exits as they differ in are kept."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -163,19 +167,24 @@ def search(spread: Spread, n_trials: int, folds: Sequence[Fold], *, span: tuple[
 
 def _look(plan: _Plan, market: Market, chunk: Sequence[int]) -> list[tuple]:
     """The objectives, the span's metrics and block sums of each trial of a chunk."""
-    return [_look_at(plan, market(trial)) for trial in chunk]
+    return [found for begin in range(0, len(chunk), TOGETHER)
+            for found in _look_at(plan, [market(number) for number in chunk[begin:begin + TOGETHER]])]
 
 
-def _look_at(plan: _Plan, walk: Trial) -> tuple:
+def _look_at(plan: _Plan, trials: Sequence[Trial]) -> list[tuple]:
+    """Window by window, not trial by trial: what is asked of a window's candidates stays in the processor's cache."""
     value = OBJECTIVES[plan.objective]
-    objectives = [value(purged_returns(walk(*window)), plan.risk_free) for window in plan.windows]
-    whole = walk(*plan.span)
+    objectives = [[value(purged_returns(walk(*window)), plan.risk_free) for walk in trials] for window in plan.windows]
+    return [([of_window[k] for of_window in objectives], *_of_span(walk(*plan.span), plan.risk_free))
+            for k, walk in enumerate(trials)]
+
+
+def _of_span(whole: Walk, risk_free: float) -> tuple[dict[str, float], pbo.BlockSums]:
     returns = returns_of(whole)
-    span_metrics = {
-        "sharpe": metrics.sharpe(returns, plan.risk_free), "cagr": metrics.cagr(whole.equity, whole.initial_equity),
-        "max_drawdown": float(-metrics.drawdowns(whole.equity, whole.initial_equity).min()),
-        "trades": len(whole.pnl), "mean_heat": float((whole.open_max_loss / whole.equity).mean())}
-    return objectives, span_metrics, pbo.block_sums(returns)
+    return {"sharpe": metrics.sharpe(returns, risk_free), "cagr": metrics.cagr(whole.equity, whole.initial_equity),
+            "max_drawdown": float(-metrics.drawdowns(whole.equity, whole.initial_equity).min()),
+            "trades": len(whole.pnl), "mean_heat": float((whole.open_max_loss / whole.equity).mean())
+            }, pbo.block_sums(returns)
 
 
 # ---- the test --------------------------------------------------------------------------------------------------------
@@ -216,22 +225,18 @@ class WalkForward:
     controls: list[Walk]         # of the control, on the same
 
 
-def walk_forward(setup: Setup, n_trials: int, control: int, folds: Sequence[Fold], *, span: tuple[int, int],
-                 objective: str, risk_free: float, workers: int,
-                 progress: Progress) -> WalkForward:
+def walk_forward(spread: Spread, n_trials: int, control: int, folds: Sequence[Fold], *, span: tuple[int, int],
+                 objective: str, risk_free: float, progress: Progress) -> WalkForward:
     """Search the train windows, choose on each, and walk the chosen and the control over the test windows.
 
-    `control` is a trial, `workers` processes; with one worker `setup` is called in this process and need not be
-    picklable. Other arguments are those of `search`. Raises ConfigError where the control is not a trial.
+    `control` is a trial. Other arguments are those of `search`. Raises ConfigError where the control is not a trial.
     """
     if not 0 <= control < n_trials:
         raise ConfigError(f"the control is a trial in [0, {n_trials - 1}], got {control}")
-    with processes(setup, workers) as spread:
-        found = search(spread, n_trials, folds, span=span, objective=objective, risk_free=risk_free,
-                       progress=progress)
-        winners = choose(found.in_sample, control)
-        both = walk_tests(spread, [*folds, *folds], np.concatenate([winners, np.full(len(folds), control)]),
-                          progress=progress)
+    found = search(spread, n_trials, folds, span=span, objective=objective, risk_free=risk_free, progress=progress)
+    winners = choose(found.in_sample, control)
+    both = walk_tests(spread, [*folds, *folds], np.concatenate([winners, np.full(len(folds), control)]),
+                      progress=progress)
     return WalkForward(list(folds), control, objective, risk_free, found, winners, both[:len(folds)],
                        both[len(folds):])
 
