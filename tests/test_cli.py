@@ -11,13 +11,19 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
 import pytest
+from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.global_hydra import GlobalHydra
+from hydra_plugins.mahler_sweeper import ReadOnce
 
 from mahler import cli, commands, home, launch
 
@@ -283,6 +289,27 @@ def test_each_job_of_a_sweep_is_composed_once(probe, monkeypatch):
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config",
                         lambda *a, **k: composed.append(1) or compose(*a, **k))
     assert len(probe("-m", "limits=loose,moderate", "limits.max_heat=0.1,0.2").ran) == len(composed) == 4
+
+
+def test_a_file_is_read_once_for_all_jobs_of_a_sweep(probe, monkeypatch):
+    paths, load = [], ConfigRepository.load_config
+    monkeypatch.setattr(ConfigRepository, "load_config",
+                        lambda self, config_path: paths.append(config_path) or load(self, config_path))
+    counts = []
+    for heats in ("0.1,0.2", "0.1,0.2,0.3,0.4"):
+        probe("-m", "limits=loose,moderate", f"limits.max_heat={heats}")
+        counts.append(Counter(paths))
+        paths.clear()
+    assert counts[0] == counts[1] and counts[0]["limits/loose"] == 1
+
+
+def test_what_a_job_changes_in_its_config_the_next_does_not_see():
+    with initialize_config_dir(str(home.conf_dir()), version_base="1.3"):
+        repository = ReadOnce(GlobalHydra.instance().hydra.config_loader.repository, {})
+        as_it_is = repository.load_config("limits/loose")
+        changed = repository.load_config("limits/loose")
+        changed.config.max_heat = 99.0
+        assert deepcopy(repository).load_config("limits/loose") == as_it_is != changed
 
 
 def test_a_sweep_over_long_lists_of_tickers_runs(probe):
