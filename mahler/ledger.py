@@ -6,9 +6,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,6 @@ CENT = 0.01
 
 TABLES = {"trades": TRADE, "rejections": REJECTED, "account": ACCOUNT, "funnel": FUNNEL}
 """The tables of a ledger, each a Parquet file of its name, and their columns."""
-
-
-class Deferred(Mapping):
-    """A table that is made when it is first looked at: a sweep of a thousand configs reads no rejection row."""
-
-    def __init__(self, make: Callable[[], Table]) -> None:
-        self._make = make
-
-    @cached_property
-    def _table(self) -> Table:
-        return self._make()
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._table[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ columns. Missing numbers are NaN, missing indices are -1; zero is never "missing
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, IntFlag
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,27 @@ SCHEMA_VERSION = 1
 
 Table = dict[str, np.ndarray]
 """Columns of equal length, by name."""
+
+
+class Deferred(Mapping):
+    """A table that is made when it is first looked at: a sweep of a thousand configs reads no rejection row."""
+
+    def __init__(self, make: Callable[[], Table]) -> None:
+        self._make = make
+
+    @cached_property
+    def _table(self) -> Table:
+        return self._make()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
 
 MULTIPLIER = 100
 """Shares per option contract."""

@@ -72,9 +72,9 @@ def _narrow(bid: np.ndarray, ask: np.ndarray, entry: Entry) -> np.ndarray:
         return usable(bid, ask) & ((ask - bid) / (0.5 * (bid + ask)) <= entry.max_relative_spread)
 
 
-def _enough(count: np.ndarray, rows: np.ndarray, floor: int) -> np.ndarray | bool:
+def _enough(chain: Chain, count: str, rows: np.ndarray, floor: int) -> np.ndarray | bool:
     """Whether one leg meets a floor. A count that the vendor does not give is -1: enough for a floor of zero only."""
-    return floor == 0 or count[rows] >= floor
+    return floor == 0 or chain.activity[count][rows] >= floor
 
 
 def pays_enough(most: np.ndarray, least: np.ndarray, width: np.ndarray | float, entry: Entry) -> np.ndarray:
@@ -98,11 +98,12 @@ def _spreads_of_side(chain: Chain, side: Side, width: float, entry: Entry, fills
     count("with_long_leg", chain.day[short])
 
     leg = "call" if side is Side.CALL else "put"
-    bid, ask, volume, open_interest = (getattr(chain, f"{leg}_{c}") for c in ("bid", "ask", "volume", "open_interest"))
+    bid, ask = getattr(chain, f"{leg}_bid"), getattr(chain, f"{leg}_ask")
     sb, sa, lb, la = bid[short], ask[short], bid[long], ask[long]
     keep = (sb > 0.0) & _narrow(sb, sa, entry) & _narrow(lb, la, entry)
     for rows in (short, long):
-        keep &= _enough(volume, rows, entry.min_volume) & _enough(open_interest, rows, entry.min_open_interest)
+        keep &= _enough(chain, f"{leg}_volume", rows, entry.min_volume)
+        keep &= _enough(chain, f"{leg}_open_interest", rows, entry.min_open_interest)
     short, long, sb, sa, lb, la = (column[keep] for column in (short, long, sb, sa, lb, la))
     count("liquid", chain.day[short])
 

@@ -11,10 +11,10 @@ import numpy as np
 from mahler import schema
 from mahler.core.admission import admit
 from mahler.exits import Costs, ExitRule, closed_before_split, unreachable_stops
-from mahler.ledger import Deferred, Ledger
+from mahler.ledger import Ledger
 from mahler.panel import Panel
 from mahler.paths import Paths
-from mahler.schema import MULTIPLIER, Exit, Regime, Rejection, Side, Table, number
+from mahler.schema import MULTIPLIER, Deferred, Exit, Regime, Rejection, Side, Table, number
 
 
 @dataclass

@@ -17,8 +17,8 @@ import pytest
 from mahler import backtesting, explain, figures, ledger as ledgers, metrics, tracking
 from mahler.commands import backtest as backtests, explain as command
 from mahler.config import Explain
-from mahler.ledger import TABLES, Deferred, Ledger
-from mahler.schema import FUNNEL, STAGES, ConfigError, Rejection
+from mahler.ledger import TABLES, Ledger
+from mahler.schema import FUNNEL, STAGES, ConfigError, Deferred, Rejection
 from mahler.simulate import Breaker
 from tests.conftest import PERIOD, default_config, mahler
 from tests.ledgers import hand_ledger, table

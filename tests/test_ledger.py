@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mahler import ledger as ledgers
-from mahler.ledger import Deferred, Ledger
-from mahler.schema import ACCOUNT, REJECTED, TRADE, ConfigError
+from mahler.ledger import Ledger
+from mahler.schema import ACCOUNT, REJECTED, TRADE, ConfigError, Deferred
 from tests.ledgers import hand_ledger, random_ledger
 
 

@@ -85,6 +85,7 @@ def of_rows(chain: Chain, keep: np.ndarray, sessions: np.ndarray, spot: np.ndarr
     return dataclasses.replace(
         chain, sessions=sessions, day=chain.day[keep], spot=spot,
         **{name: getattr(chain, name)[keep] for name in QUOTES},
+        activity={name: column[keep] for name, column in chain.activity.items()},
         contract_start=np.append(kept[:-1][listed], kept[-1]), contract_expiry=chain.contract_expiry[listed],
         contract_strike=chain.contract_strike[listed])
 
@@ -124,10 +125,10 @@ def _nonsense(chain: Chain, after: np.ndarray, rng: np.random.Generator) -> Tabl
     n, columns = int(after.sum()), {}
     for name in QUOTES:
         columns[name] = getattr(chain, name).copy()
-        if columns[name].dtype.kind == "i":
-            columns[name][after] = rng.integers(0, 1000, n)
-        else:
-            columns[name][after] = rng.random(n)                             # deltas and IVs; quotes are below
+        columns[name][after] = rng.random(n)                                 # deltas and IVs; quotes are below
+    columns["activity"] = {name: column.copy() for name, column in chain.activity.items()}
+    for column in columns["activity"].values():
+        column[after] = rng.integers(0, 1000, n)
     for leg in ("call", "put"):
         bid = rng.uniform(0.0, 10.0, n).round(2)
         columns[f"{leg}_bid"][after], columns[f"{leg}_ask"][after] = bid, bid + rng.uniform(0.0, 1.0, n).round(2)
@@ -248,8 +249,12 @@ def test_a_truncated_history_is_what_the_store_reads_up_to_that_day(whole, at_ho
     root = backtesting.store_root(config("rule").data)
     read = store.scan(root, whole.chains.tickers, START, sessions[-1].item(), max_dte=whole.chains.max_dte)
     for ticker in read.tickers:
-        for f in dataclasses.fields(Chain):
-            np.testing.assert_array_equal(getattr(cut.chains[ticker], f.name), getattr(read[ticker], f.name))
+        mine, theirs = ({f.name: getattr(chain, f.name) for f in dataclasses.fields(Chain)}
+                        for chain in (cut.chains[ticker], read[ticker]))
+        for column, activity in mine.pop("activity").items():
+            np.testing.assert_array_equal(activity, theirs["activity"][column])
+        for name, column in mine.items():
+            np.testing.assert_array_equal(column, theirs[name])
 
 
 def test_on_50_histories_truncated_at_random_everything_up_to_their_end_is_the_same(histories) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mahler.data import calendar, store
-from mahler.data.chain import QUOTES, Chain
+from mahler.data.chain import ACTIVITY, QUOTES, Chain
 from mahler.schema import CHAIN, ConfigError, Flag, Table, empty
 
 DECEMBER = ("2019-12-30", "2019-12-31")
@@ -56,6 +56,10 @@ def assert_same_chain(left: Chain, right: Chain) -> None:
         a, b = getattr(left, name), getattr(right, name)
         assert a.dtype == b.dtype, name
         np.testing.assert_array_equal(a, b, err_msg=name)
+    assert list(left.activity) == list(right.activity) == list(ACTIVITY)
+    for name in ACTIVITY:
+        assert left.activity[name].dtype == right.activity[name].dtype, name
+        np.testing.assert_array_equal(left.activity[name], right.activity[name], err_msg=name)
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -390,6 +394,8 @@ def test_only_the_columns_and_dates_that_are_needed_are_read(tmp_path: Path, mon
     columns = {name for _, names in read for name in names}
     assert columns == {"date", "expiry", "strike", "underlying", *QUOTES}
     assert not columns & {"gamma", "theta", "vega", "smooth_iv", "flags"}
+    assert len(chain.activity["put_volume"]) == 2                           # read now that it is asked for
+    assert {name for _, names in read for name in names} == columns | set(ACTIVITY)
 
 
 def test_rows_beyond_max_dte_are_not_read(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mahler.schema import CHAIN, ConfigError, Table
+from mahler.schema import CHAIN, ConfigError, Deferred, Table
 
-# What a backtest reads of a chain; the other columns stay in the store.
-QUOTES = ("call_bid", "call_ask", "put_bid", "put_ask", "call_iv", "put_iv", "delta",
-          "call_volume", "call_open_interest", "put_volume", "put_open_interest")
+# What a backtest reads of a chain, and what it reads where a rule asks for it; the other columns stay in the store.
+QUOTES = ("call_bid", "call_ask", "put_bid", "put_ask", "call_iv", "put_iv", "delta")
+ACTIVITY = ("call_volume", "call_open_interest", "put_volume", "put_open_interest")
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,7 @@ class Chain:
     call_iv: np.ndarray             # float32 (n_rows,)
     put_iv: np.ndarray
     delta: np.ndarray               # float32 (n_rows,), the call's
-    call_volume: np.ndarray         # int32 (n_rows,), contracts, as the three below
-    call_open_interest: np.ndarray
-    put_volume: np.ndarray
-    put_open_interest: np.ndarray
+    activity: Table | Deferred      # int32 (n_rows,), contracts: the columns of ACTIVITY
     spot: np.ndarray                # float64 (n_days,), the underlying at the quotes; NaN on a day without rows
     contract_start: np.ndarray      # int64 (n_contracts + 1,)
     contract_expiry: np.ndarray     # datetime64[D] (n_contracts,), a session
@@ -57,9 +54,10 @@ class Chain:
         if len(repeated):
             at = repeated[0]
             raise ConfigError(f"{ticker}: {sessions[day[at]]} expiry {expiry[at]} strike {strike[at]:g} occurs twice")
-        quotes = {name: np.asarray(table[name], dtype=CHAIN[name])[order] for name in QUOTES}
+        quotes, activity = ({name: np.asarray(table[name], dtype=CHAIN[name])[order] for name in names}
+                            for names in (QUOTES, ACTIVITY))
         spot = spot_of_days(day, np.asarray(table["underlying"], dtype=float)[order], len(sessions))
-        return cls(ticker, sessions, day, **quotes, spot=spot, contract_start=np.append(first, len(day)),
+        return cls(ticker, sessions, day, **quotes, activity=activity, spot=spot, contract_start=np.append(first, len(day)),
                    contract_expiry=expiry[first], contract_strike=strike[first])
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mahler.data.calendar import last_session_on_or_before
-from mahler.data.chain import QUOTES, Chain, day_index, runs, spot_of_days
-from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Flag, Table, check_columns, one_line
+from mahler.data.chain import ACTIVITY, QUOTES, Chain, day_index, runs, spot_of_days
+from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Deferred, Flag, Table, check_columns, one_line
 
 ROW_GROUP = 1 << 16
 BATCH = 1 << 18         # rows of a foreign file that are decoded at a time
@@ -361,59 +361,61 @@ def _fingerprint(infos: list[PartitionInfo], sessions: np.ndarray, max_dte: int 
 
 @dataclass
 class _Part:
-    """One partition on its way into a Chain: the rows that stay and the contracts that they belong to."""
+    """One partition on its way into a Chain: which of its rows stay, and where each run of them goes."""
 
     parquet: pq.ParquetFile
     path: Path
     groups: list[int]
     keep: np.ndarray | None         # bool (rows of groups,); None keeps all
-    day: np.ndarray                 # int32 (n,)
-    first: np.ndarray               # int64 (n_runs,)
-    expiry: np.ndarray              # int32 (n_runs,), days since 1970
-    strike: np.ndarray              # float64 (n_runs,)
+    first: np.ndarray               # int64 (n_runs,), among the rows that stay
+    length: np.ndarray              # int64 (n_runs,)
 
 
 def _load(ticker: str, infos: list[PartitionInfo], sessions: np.ndarray, max_dte: int | None) -> Chain:
     """Read the rows of one ticker: first the keys, to know where each run of rows goes, then the rest in place."""
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(lambda info: _read_keys(info, sessions, max_dte), infos))
-        lengths = [np.diff(np.append(part.first, len(part.day))) for part in parts]
-        expiry, strike = (np.concatenate([getattr(part, key) for part in parts]) for key in ("expiry", "strike"))
-        length = np.concatenate(lengths)
+        parts, keys = zip(*pool.map(lambda info: _read_keys(info, sessions, max_dte), infos))
+    expiry, strike = (np.concatenate([key[name] for key in keys]) for name in ("expiry", "strike"))
+    length = np.concatenate([part.length for part in parts])
 
-        # Partitions are in order of time and the sort is stable: a contract's years stay in order.
-        order = np.lexsort((strike, expiry))
-        start = np.empty(len(order), np.int64)
-        start[order] = np.cumsum(length[order]) - length[order]
-        expiry, strike = expiry[order], strike[order]
-        _, first_run = runs(expiry, strike)
-        n_rows = int(length.sum())
+    # Partitions are in order of time and the sort is stable: a contract's years stay in order.
+    order = np.lexsort((strike, expiry))
+    start = np.empty(len(order), np.int64)
+    start[order] = np.cumsum(length[order]) - length[order]
+    expiry, strike = expiry[order], strike[order]
+    _, first_run = runs(expiry, strike)
+    n_rows = int(length.sum())
 
-        out = {name: np.empty(n_rows, CHAIN[name]) for name in QUOTES} | {"day": np.empty(n_rows, np.int32)}
-        spot = np.full(len(sessions), np.nan)
-        starts = np.split(start, np.cumsum([len(part.first) for part in parts])[:-1])
-        list(pool.map(lambda part, at, n: _fill(out, spot, part, at, n), parts, starts, lengths))
-    contract_start = np.append(start[order][first_run], n_rows)
-    return Chain(ticker, sessions, **out, spot=spot, contract_start=contract_start,
+    starts = np.split(start, np.cumsum([len(part.first) for part in parts])[:-1])
+    day, spot = np.empty(n_rows, np.int32), np.full(len(sessions), np.nan)
+    for part, key, at in zip(parts, keys, starts):
+        day[_places(part, at)] = key["day"]
+        np.copyto(spot, key["spot"], where=~np.isnan(key["spot"]))
+    read = partial(_read_columns, parts=parts, starts=starts, n_rows=n_rows)
+    return Chain(ticker, sessions, day, **read(QUOTES), activity=Deferred(partial(read, ACTIVITY)), spot=spot,
+                 contract_start=np.append(start[order][first_run], n_rows),
                  contract_expiry=expiry[first_run].astype("datetime64[D]"), contract_strike=strike[first_run])
 
 
-def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -> _Part:
+def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -> tuple[_Part, Table]:
+    """A partition with the `day` (n,) of its rows that stay, `expiry` and `strike` (n_runs,), and `spot` (n_days,)."""
     parquet = _open(info.path)
     groups = _row_groups(parquet, sessions)
     with _named(info.path):
-        arrow = parquet.read_row_groups(groups, columns=["date", "expiry", "strike"], use_threads=False)
+        arrow = parquet.read_row_groups(groups, columns=["date", "expiry", "strike", "underlying"], use_threads=False)
     dates, expiry = (arrow[name].combine_chunks().view(pa.int32()).to_numpy() for name in ("date", "expiry"))
-    strike = arrow["strike"].to_numpy()
+    strike, underlying = arrow["strike"].to_numpy(), arrow["underlying"].to_numpy()
     day = day_index(dates, sessions)
     keep = day >= 0
     if max_dte is not None and (info.max_dte is None or max_dte < info.max_dte):
         keep &= expiry - dates <= max_dte
     everything = bool(keep.all())
     if not everything:
-        day, expiry, strike = day[keep], expiry[keep], strike[keep]
+        day, expiry, strike, underlying = day[keep], expiry[keep], strike[keep], underlying[keep]
     _, first = runs(expiry, strike)
-    return _Part(parquet, info.path, groups, None if everything else keep, day, first, expiry[first], strike[first])
+    part = _Part(parquet, info.path, groups, None if everything else keep, first, np.diff(np.append(first, len(day))))
+    return part, {"day": day, "expiry": expiry[first], "strike": strike[first],
+                  "spot": spot_of_days(day, underlying, len(sessions))}
 
 
 def _row_groups(parquet: pq.ParquetFile, sessions: np.ndarray) -> list[int]:
@@ -424,19 +426,27 @@ def _row_groups(parquet: pq.ParquetFile, sessions: np.ndarray) -> list[int]:
     return [i for i, span in enumerate(spans) if span.max >= first and span.min <= last]
 
 
-def _fill(out: Table, spot: np.ndarray, part: _Part, start: np.ndarray, length: np.ndarray) -> None:
-    """Put the rows of `part` where they belong in the columns of the whole chain, and its days' spot."""
-    # Row i of the run that begins at first[r] goes to start[r] + i - first[r].
-    where = np.repeat(start - part.first, length) + np.arange(len(part.day))
+def _read_columns(names: Sequence[str], parts: Sequence[_Part], starts: Sequence[np.ndarray], n_rows: int) -> Table:
+    """Columns of the whole chain (n_rows,), whose runs begin at `starts`, an array (n_runs,) a partition."""
+    out = {name: np.empty(n_rows, CHAIN[name]) for name in names}
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(partial(_fill, out), parts, starts))
+    return out
+
+
+def _fill(out: Table, part: _Part, start: np.ndarray) -> None:
+    """Put the rows of `part` where they belong in the columns of the whole chain."""
+    places = _places(part, start)
     with _named(part.path):
-        arrow = part.parquet.read_row_groups(part.groups, columns=[*QUOTES, "underlying"], use_threads=False)
-    for name in QUOTES:
+        arrow = part.parquet.read_row_groups(part.groups, columns=list(out), use_threads=False)
+    for name in out:
         column = arrow[name].to_numpy()
-        out[name][where] = column if part.keep is None else column[part.keep]
-    out["day"][where] = part.day
-    underlying = arrow["underlying"].to_numpy()
-    of_days = spot_of_days(part.day, underlying if part.keep is None else underlying[part.keep], len(spot))
-    np.copyto(spot, of_days, where=~np.isnan(of_days))
+        out[name][places] = column if part.keep is None else column[part.keep]
+
+
+def _places(part: _Part, start: np.ndarray) -> np.ndarray:
+    """Where each row of `part` goes: row i of the run that begins at first[r] to start[r] + i - first[r]; int64 (n,)."""
+    return np.repeat(start - part.first, part.length) + np.arange(part.length.sum())
 
 
 # ---------------------------------------------------------------------------------------------- Parquet

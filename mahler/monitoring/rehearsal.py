@@ -165,8 +165,10 @@ def _frozen(chain: Chain, day: int) -> Chain:
     first = np.repeat(chain.contract_start[:-1], np.diff(chain.contract_start))
     last = np.maximum.accumulate(np.where(chain.day <= day, row, first - 1))   # rows of a contract follow each other
     listed = last >= first
-    quotes = {name: np.where(listed, getattr(chain, name)[np.maximum(last, 0)], 0).astype(getattr(chain, name).dtype)
-              for name in QUOTES}
+    def of_day(column: np.ndarray) -> np.ndarray:
+        return np.where(listed, column[np.maximum(last, 0)], 0).astype(column.dtype)
+
+    quotes = {name: of_day(getattr(chain, name)) for name in QUOTES}
     spot = chain.spot.copy()
     spot[day + 1:] = spot[day]
-    return replace(chain, **quotes, spot=spot)
+    return replace(chain, **quotes, activity={name: of_day(column) for name, column in chain.activity.items()}, spot=spot)
