@@ -187,8 +187,8 @@ def examine(method: Method, truth: Truth) -> Outcome:
                   CONFIGS, CONTROL, dates(), 0, method, np.random.default_rng(truth.seed), n_trials=CONFIGS,
                   shape=(CONFIGS,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
     days = tested(method)
-    alone = sharpe_difference(returns[days, PLANTED], returns[days, CONTROL], periods=SESSIONS_PER_YEAR, level=0.90)
-    return outcome(truth, found, alone.low > 0)
+    one_test = sharpe_difference(returns[days, PLANTED], returns[days, CONTROL], periods=SESSIONS_PER_YEAR, level=0.90)
+    return outcome(truth, found, one_test.low > 0)
 
 
 def outcome(truth: Truth, found: Weighed, alone: bool) -> Outcome:
