@@ -127,6 +127,13 @@ def test_one_config_is_nothing_to_choose_from() -> None:
               shape=(1,), ordered=[False], risk_free=0.0, progress=lambda *_: None)
 
 
+@pytest.mark.parametrize("shifts", ["[5]", "[]", "[0,0]", "[0,5,5]"])
+def test_each_start_is_walked_once_and_the_scored_one_is_among_them(shifts) -> None:
+    with pytest.raises(ConfigError, match="each once, and 0 among them"):       # a day that is there twice is evidence twice
+        _method(f"method.shifts={shifts}")
+    assert _method("method.shifts=[5,0]").shifts == [5, 0]
+
+
 def test_the_control_is_never_superior_to_itself() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -27,5 +27,6 @@ class Method:
 
     def __post_init__(self) -> None:
         schema.check_bounds(self, "method")
-        if 0 not in self.shifts:
-            raise ConfigError(f"method.shifts begins with 0, the start that is scored; got {self.shifts!r}")
+        if 0 not in self.shifts or len(set(self.shifts)) < len(self.shifts):
+            raise ConfigError("method.shifts are sessions, each once, and 0 among them, the start that is scored; "
+                              f"got {self.shifts!r}")
