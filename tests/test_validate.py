@@ -119,6 +119,18 @@ def test_a_grid_with_a_cell_that_contradicts_itself_is_refused_whole() -> None:
     Grid(base, (low,)).check()
 
 
+def test_a_search_is_counted_by_what_its_options_are_and_not_by_what_they_are_called_or_how_samples_are_drawn() -> None:
+    def signature(*typed: str, prod: str = "[1.0,0.75,0.5,0.4]", data: str = "d") -> str:
+        told = config("universe=spy", *typed)
+        axis = Axis("regime", ("flat", "prod"), (told.regime, config(f"regime.multipliers={prod}").regime), False)
+        return command._searched(told, command.Family(Grid(told, (axis,)), 0, "SPY", ()), data)
+
+    same = {signature(), signature("method.workers=1"), signature("method.seed=1", "method.replications=500"), signature("study=y")}
+    others = {signature(prod="[1.0,0.2,0.5,0.4]"), signature("method.objective=cagr"), signature("method.train=24"),
+              signature("limits=tight"), signature(data="e")}
+    assert len(same) == 1 and len(others) == 5 and not same & others
+
+
 def test_an_experiment_has_the_last_word_on_the_numbers_of_its_method(tmp_path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(

@@ -15,13 +15,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from mahler import cache, config as configs, tracking, trials
-from mahler.backtesting import identity, market, source_module, store_root
+from mahler.backtesting import identity, market, settings, source_module, store_root
 from mahler.config import Backtest, Validate, load
 from mahler.grid import Axis, Cells, Grid, check_axis, read
 from mahler.report import of_samples
 from mahler.schema import SESSIONS_PER_YEAR, ConfigError
 from mahler.terminal import progress, say, table
 from mahler.trials import Trial
+from mahler.validation.method import NOT_CHOSEN_BY
 from mahler.validation.processes import processes
 from mahler.validation.study import Judgement, judge, plan
 from mahler.validation.verdict import number
@@ -50,7 +51,7 @@ def run(config: Validate) -> None:
 
 def _judge(config: Validate, family: Family) -> None:
     base = family.grid.base
-    chains, _ = market(family.grid.farthest)
+    chains, series = market(family.grid.farthest)
     root, names = store_root(base.data), [family.grid.name(k) for k in range(len(family.grid))]
     digest = cache.fingerprint(chains.fingerprint, cache.code_version(), names, configs.plain(config.method),
                                configs.plain(base), family.control, family.judged)
@@ -58,7 +59,8 @@ def _judge(config: Validate, family: Family) -> None:
     plan(len(names), chains.sessions, first_day, config.method)         # what is refused is not a trial
     family.grid.check()
     if not family.judged:
-        trials.record(root, [Trial(digest, config.study, "search", family.universe, len(names),
+        signature = _searched(config, family, f"{chains.fingerprint} {series.fingerprint if series else None}")
+        trials.record(root, [Trial(signature, config.study, "search", family.universe, len(names),
                                    start=str(base.period.start), end=str(base.period.end))])
     here = Cells(family.grid)
 
@@ -93,6 +95,16 @@ def _judge(config: Validate, family: Family) -> None:
                             | {f"{end}.yaml": configs.to_yaml(_backtest(family.grid[k])) for end, k in ends.items()})
     _print(config, family, found, synthetic)
     say(f"  {active.artifacts}")
+
+
+def _searched(config: Validate, family: Family, data: str) -> str:
+    """Signature of a search: of what it looked at and chose by, as it is and not as it is called.
+
+    An option whose file was edited is another trial. The same grid with other samples, or on more cores, is not.
+    """
+    chosen_by = {key: value for key, value in configs.plain(config.method).items() if key not in NOT_CHOSEN_BY}
+    options = [[axis.key, configs.plain(axis.values)] for axis in family.grid.axes]
+    return cache.fingerprint(data, cache.code_version(), settings(family.grid.base), options, family.control, chosen_by)
 
 
 # ---- what is judged --------------------------------------------------------------------------------------------------

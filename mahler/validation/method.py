@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from mahler import schema
 from mahler.schema import ConfigError, choice, number
 
+NOT_CHOSEN_BY = ("replications", "pbo_replications", "level", "seed", "workers")
+"""What changes neither which trials are looked at nor which of them is chosen."""
+
 
 @dataclass
 class Method:
