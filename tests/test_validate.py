@@ -158,6 +158,7 @@ GRIDS = [
     (["grid.limits.max_heet=[0.1]"], "max_heet"), (["grid.nothing=[1]"], "grid.nothing: changes no account"),
     (["grid.method.train=[12,24]"], "changes no account"), (["grid.universe=[spy,qqq]"], "compared on the same data"),
     (["grid.regime=[flat,nope]"], "regime=nope: no such option"), (["grid.regime=[flat,flat]"], "there twice"),
+    (["grid.exit.stop_loss=[1.25,2,2.0]"], "there twice in [1.25, 2, 2.0]"),
     (["grid.regime=[flat,null]"], "name of a file of conf/regime"), (["grid.regime=[]"], "has no option"),
     (["grid.regime=[prod,mild]"], "the control's option flat is not one of prod, mild"),
     (["grid.regime=flat"], "grid.regime is a list, got 'flat'"), (["grid.regime=flat,prod"], "written grid.regime=[flat,prod]"),

@@ -162,8 +162,6 @@ def _of_grid(config: Validate) -> Family:
         read(config, key)
         if not options:
             raise ConfigError(f"grid.{key} has no option")
-        if len({json.dumps(option) for option in options}) < len(options):
-            raise ConfigError(f"grid.{key}: an option is there twice in {options}")
         if key in HydraConfig.get().runtime.choices and not all(isinstance(option, str) for option in options):
             raise ConfigError(f"grid.{key}: an option is the name of a file of conf/{key}, got {options}")
         words = tuple(map(_word, options))
@@ -172,6 +170,8 @@ def _of_grid(config: Validate) -> Family:
         else:
             cells = [_changed(plain, key, option) for option in options]
         values = tuple(read(load(cell, Validate), key) for cell in cells)
+        if len(set(words)) < len(words) or isinstance(values[0], (int, float)) and len(set(values)) < len(values):
+            raise ConfigError(f"grid.{key}: an option is there twice in {options}")
         axes.append(Axis(key, words, values, all(isinstance(o, (int, float)) for o in options)))
     for key in config.control:
         if key not in config.grid:
