@@ -125,7 +125,8 @@ def test_a_search_is_counted_by_what_its_options_are_and_not_by_what_they_are_ca
         axis = Axis("regime", ("flat", "prod"), (told.regime, config(f"regime.multipliers={prod}").regime), False)
         return command._searched(told, command.Family(Grid(told, (axis,)), 0, "SPY", ()), data)
 
-    same = {signature(), signature("method.workers=1"), signature("method.seed=1", "method.replications=500"), signature("study=y")}
+    same = {signature(), signature("method.workers=1"), signature("method.seed=1", "method.replications=500"),
+            signature("study=y")}
     others = {signature(prod="[1.0,0.2,0.5,0.4]"), signature("method.objective=cagr"), signature("method.train=24"),
               signature("limits=tight"), signature(data="e")}
     assert len(same) == 1 and len(others) == 5 and not same & others
