@@ -398,6 +398,19 @@ def test_only_the_columns_and_dates_that_are_needed_are_read(tmp_path: Path, mon
     assert {name for _, names in read for name in names} == columns | set(ACTIVITY)
 
 
+def test_what_is_read_late_is_of_the_file_that_was_read_and_no_file_is_held_open_for_it(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    before = open_files()
+    write(tmp_path, "SPY", spread_over(DECEMBER))
+    chain = store.scan(tmp_path, ["SPY"], None, None)["SPY"]
+    assert open_files() <= before
+    write(tmp_path, "SPY", spread_over(DECEMBER, put_volume=9))
+    with pytest.raises(ConfigError, match="was ingested again while it was read"):
+        chain.activity["put_volume"]
+
+
 def test_rows_beyond_max_dte_are_not_read(tmp_path: Path) -> None:
     write(tmp_path, "SPY", chain_table(("2019-12-30", "2020-01-17", 90.0), ("2019-12-30", "2020-03-20", 90.0),
                                        ("2019-12-31", "2020-03-20", 90.0)), max_dte=90)

@@ -363,8 +363,7 @@ def _fingerprint(infos: list[PartitionInfo], sessions: np.ndarray, max_dte: int 
 class _Part:
     """One partition on its way into a Chain: which of its rows stay, and where each run of them goes."""
 
-    parquet: pq.ParquetFile
-    path: Path
+    info: PartitionInfo
     groups: list[int]
     keep: np.ndarray | None         # bool (rows of groups,); None keeps all
     first: np.ndarray               # int64 (n_runs,), among the rows that stay
@@ -413,7 +412,7 @@ def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -
     if not everything:
         day, expiry, strike, underlying = day[keep], expiry[keep], strike[keep], underlying[keep]
     _, first = runs(expiry, strike)
-    part = _Part(parquet, info.path, groups, None if everything else keep, first, np.diff(np.append(first, len(day))))
+    part = _Part(info, groups, None if everything else keep, first, np.diff(np.append(first, len(day))))
     return part, {"day": day, "expiry": expiry[first], "strike": strike[first],
                   "spot": spot_of_days(day, underlying, len(sessions))}
 
@@ -435,10 +434,13 @@ def _read_columns(names: Sequence[str], parts: Sequence[_Part], starts: Sequence
 
 
 def _fill(out: Table, part: _Part, start: np.ndarray) -> None:
-    """Put the rows of `part` where they belong in the columns of the whole chain."""
-    places = _places(part, start)
-    with _named(part.path):
-        arrow = part.parquet.read_row_groups(part.groups, columns=list(out), use_threads=False)
+    """Put the rows of `part` where they belong in the columns of the whole chain: of the file that its keys were of."""
+    path, places = part.info.path, _places(part, start)
+    parquet = _open(path)
+    if _info(path, parquet).digest != part.info.digest:
+        raise ConfigError(f"{path} was ingested again while it was read: start again")
+    with _named(path):
+        arrow = parquet.read_row_groups(part.groups, columns=list(out), use_threads=False)
     for name in out:
         column = arrow[name].to_numpy()
         out[name][places] = column if part.keep is None else column[part.keep]
