@@ -12,7 +12,10 @@ Progress = Callable[[int, int, str], None]
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A progress bar on stderr for as long as the block lasts; it appears with the first report."""
+    """A progress bar on stderr for as long as the block lasts; it appears with the first report, where somebody looks."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -16,9 +16,9 @@ PACKAGE = Path(mahler.__file__).parent
 # A module may import what stands on a line above it, or to its left. A dotted name is placed by itself,
 # every other module with its package, within which imports are free.
 LAYERS = [
-    ["schema", "home", "workers"],
+    ["schema", "home", "workers", "core"],
     ["cache", "trials", "bsm", "implied", "data.calendar", "market", "data", "ledger"],
-    ["core", "fills", "panel", "metrics", "paper"],
+    ["fills", "panel", "metrics", "paper"],
     ["regime", "classifiers", "screen", "sizing"],
     ["paths", "exits", "repricing", "stages", "simulate"],
     ["validation", "llm"],

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mahler.core.runs import place_runs
 from mahler.data import calendar, store
 from mahler.data.chain import ACTIVITY, QUOTES, Chain
 from mahler.schema import CHAIN, ConfigError, Flag, Table, empty
@@ -271,7 +272,9 @@ def test_a_contract_that_lives_across_the_year_is_one_run_of_rows(tmp_path: Path
     assert chain.day.tolist() == [0, 1, 2, 3] * 2
 
 
-def test_a_chain_read_is_the_chain_built_in_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row_group", [store.ROW_GROUP, 7], ids=["one row group", "runs across row groups"])
+def test_a_chain_read_is_the_chain_built_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int) -> None:
+    monkeypatch.setattr(store, "ROW_GROUP", row_group)
     rng = np.random.default_rng(1)
     days = calendar.sessions("2019-11-01", "2020-02-28")
     keys = [(str(day), expiry, strike) for day in days for expiry in ("2019-12-20", "2020-01-17", "2020-03-20")
@@ -283,6 +286,13 @@ def test_a_chain_read_is_the_chain_built_in_memory(tmp_path: Path) -> None:
     chains = store.scan(tmp_path, ["SPY"], "2019-11-15", "2020-02-14")
     assert_same_chain(chains["SPY"], Chain.from_table("SPY", chains.sessions, table))
     assert chains["SPY"] is chains["SPY"]
+
+
+@pytest.mark.parametrize("start, length", [([-1, 2], [2, 2]), ([0, 3], [2, 2]), ([0], [2])])
+def test_runs_that_do_not_fit_are_refused(start: list[int], length: list[int]) -> None:
+    rows, out = np.arange(4.0).view(np.uint8), np.empty(4).view(np.uint8)
+    with pytest.raises(ValueError, match="fit"):
+        place_runs(rows, out, 8, 0, np.array([0, 2]), np.array(length), np.array(start))
 
 
 def test_the_spot_of_a_day_is_that_of_its_nearest_expiry_where_rows_disagree(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def admit(
     Returns contracts and reasons (n,), and cash, marks, open maximum loss (n_days,) in dollars,
     positions, entries, exits (n_days,).
     """
-    cdef Py_ssize_t n = day.shape[0], n_days = week.shape[0], i = 0, d, p, c
+    cdef Py_ssize_t n = day.shape[0], n_days = week.shape[0], i = 0, first, d, p, c
     cdef Limits limits = Limits(max_positions, max_entries_per_day, max_heat, max_heat_per_underlying, max_heat_group)
     cdef Book book = Book(initial_cash, 0.0, 0.0, 0.0, 0)
     cdef double equity, value, m, at_risk
@@ -175,6 +175,7 @@ def admit(
         book.n_open = <int>held.shape[0]
         while i < n and day[i] < first_day:
             i += 1
+        first = i
         for d in range(first_day, n_days):
             if d > first_day and week[d] != week[d - 1]:
                 last_week = yesterday
@@ -219,13 +220,10 @@ def admit(
                     closed = MAX_ENTRIES_PER_DAY if today >= max_entries_per_day else 0
                 if closed:                   # to the end of the session
                     while i < n and day[i] == d:
-                        reason = ALREADY_OPEN if is_open[spread[i]] else closed
-                        v_reasons[i] = VETOED if risk_fraction[i] == 0.0 else reason
+                        v_reasons[i] = ALREADY_OPEN if is_open[spread[i]] else closed
                         i += 1
                     break
-                if risk_fraction[i] == 0.0:
-                    reason = VETOED
-                elif is_open[spread[i]]:
+                if is_open[spread[i]]:
                     reason = ALREADY_OPEN
                 else:
                     at_risk = SHARES * max_loss[i] + round_trip
@@ -247,6 +245,8 @@ def admit(
             yesterday = book.cash + book.marks
             if yesterday > peak:
                 peak = yesterday
+        for i in range(first, n):            # whatever else stood against it: to ask nothing is not to be admitted
+            v_reasons[i] = VETOED if risk_fraction[i] == 0.0 else v_reasons[i]
         free(slot)
     return contracts, reasons, *account, *counts
 

@@ -49,8 +49,10 @@ class Chain:
         dates, expiry, strike = dates[order], expiry[order], strike[order]
         day = day_index(dates, sessions)
         order, day, expiry, strike = (column[day >= 0] for column in (order, day, expiry, strike))
-        run, first = runs(expiry, strike)
-        repeated = np.flatnonzero((np.diff(run) == 0) & (np.diff(day) == 0))
+        first = first_of_runs(expiry, strike)
+        same = np.diff(day) == 0
+        same[first[1:] - 1] = False             # the last day of one contract, and the first of the next
+        repeated = np.flatnonzero(same)
         if len(repeated):
             at = repeated[0]
             raise ConfigError(f"{ticker}: {sessions[day[at]]} expiry {expiry[at]} strike {strike[at]:g} occurs twice")
@@ -63,18 +65,19 @@ class Chain:
 
 def day_index(dates: np.ndarray, sessions: np.ndarray) -> np.ndarray:
     """Index of each date (datetime64[D], or days since 1970) among the sessions, -1 where it is none; int32 (n,)."""
-    number, of_session = dates.astype(np.int64), sessions.astype(np.int64)
+    number, of_session = (days.view(np.int64) if days.dtype.kind == "M" else days for days in (dates, sessions))
     low = int(of_session[0])
     lookup = np.full(int(of_session[-1]) - low + 3, -1, np.int32)   # the ends stand for "before" and "after"
     lookup[of_session - low + 1] = np.arange(len(sessions), dtype=np.int32)
-    return lookup[np.clip(number - low + 1, 0, len(lookup) - 1)]
+    return np.take(lookup, number - (low - 1), mode="clip")
 
 
-def runs(expiry: np.ndarray, strike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each row's contract (n,), and the first row of each contract (n_contracts,); rows are sorted."""
+def first_of_runs(expiry: np.ndarray, strike: np.ndarray) -> np.ndarray:
+    """The first row of each contract, int64 (n_contracts,); rows (n,) are sorted."""
     new = np.ones(len(expiry), bool)
-    new[1:] = (expiry[1:] != expiry[:-1]) | (strike[1:] != strike[:-1])
-    return np.cumsum(new) - 1, np.flatnonzero(new)
+    np.not_equal(strike[1:], strike[:-1], out=new[1:])
+    new[1:] |= expiry[1:] != expiry[:-1]
+    return np.flatnonzero(new)
 
 
 def spot_of_days(day: np.ndarray, underlying: np.ndarray, n_days: int) -> np.ndarray:

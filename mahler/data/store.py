@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mahler.core.runs import place_runs
 from mahler.data.calendar import last_session_on_or_before
-from mahler.data.chain import ACTIVITY, QUOTES, Chain, day_index, runs, spot_of_days
+from mahler.data.chain import ACTIVITY, QUOTES, Chain, day_index, first_of_runs, spot_of_days
 from mahler.schema import CHAIN, SCHEMA_VERSION, ConfigError, Deferred, Flag, Table, check_columns, one_line
 
 ROW_GROUP = 1 << 16
@@ -382,13 +383,13 @@ def _load(ticker: str, infos: list[PartitionInfo], sessions: np.ndarray, max_dte
     start = np.empty(len(order), np.int64)
     start[order] = np.cumsum(length[order]) - length[order]
     expiry, strike = expiry[order], strike[order]
-    _, first_run = runs(expiry, strike)
+    first_run = first_of_runs(expiry, strike)
     n_rows = int(length.sum())
 
     starts = np.split(start, np.cumsum([len(part.first) for part in parts])[:-1])
     day, spot = np.empty(n_rows, np.int32), np.full(len(sessions), np.nan)
     for part, key, at in zip(parts, keys, starts):
-        day[_places(part, at)] = key["day"]
+        _place(key["day"], day, part, at)
         np.copyto(spot, key["spot"], where=~np.isnan(key["spot"]))
     read = partial(_read_columns, parts=parts, starts=starts, n_rows=n_rows)
     return Chain(ticker, sessions, day, **read(QUOTES), activity=Deferred(partial(read, ACTIVITY)), spot=spot,
@@ -411,7 +412,7 @@ def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -
     everything = bool(keep.all())
     if not everything:
         day, expiry, strike, underlying = day[keep], expiry[keep], strike[keep], underlying[keep]
-    _, first = runs(expiry, strike)
+    first = first_of_runs(expiry, strike)
     part = _Part(info, groups, None if everything else keep, first, np.diff(np.append(first, len(day))))
     return part, {"day": day, "expiry": expiry[first], "strike": strike[first],
                   "spot": spot_of_days(day, underlying, len(sessions))}
@@ -435,20 +436,25 @@ def _read_columns(names: Sequence[str], parts: Sequence[_Part], starts: Sequence
 
 def _fill(out: Table, part: _Part, start: np.ndarray) -> None:
     """Put the rows of `part` where they belong in the columns of the whole chain: of the file that its keys were of."""
-    path, places = part.info.path, _places(part, start)
+    path = part.info.path
     parquet = _open(path)
     if _info(path, parquet).digest != part.info.digest:
         raise ConfigError(f"{path} was ingested again while it was read: start again")
     with _named(path):
         arrow = parquet.read_row_groups(part.groups, columns=list(out), use_threads=False)
     for name in out:
-        column = arrow[name].to_numpy()
-        out[name][places] = column if part.keep is None else column[part.keep]
+        if part.keep is not None:
+            _place(arrow[name].to_numpy()[part.keep], out[name], part, start)
+            continue
+        offset = 0
+        for chunk in arrow[name].chunks:            # one a row group, and no copy of them all
+            _place(chunk.to_numpy(), out[name], part, start, offset)
+            offset += len(chunk)
 
 
-def _places(part: _Part, start: np.ndarray) -> np.ndarray:
-    """Where each row of `part` goes: row i of the run that begins at first[r] to start[r] + i - first[r]; int64 (n,)."""
-    return np.repeat(start - part.first, part.length) + np.arange(part.length.sum())
+def _place(column: np.ndarray, out: np.ndarray, part: _Part, start: np.ndarray, offset: int = 0) -> None:
+    """Put rows of `part`, from `offset` on, where they belong in a column of the whole chain; its runs begin at `start`."""
+    place_runs(column.view(np.uint8), out.view(np.uint8), out.itemsize, offset, part.first, part.length, start)
 
 
 # ---------------------------------------------------------------------------------------------- Parquet
