@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from mahler import sweeping
+from mahler.workers import Beside
 
 
 class ReadOnce(CachingConfigRepository):
@@ -77,6 +82,7 @@ class MahlerSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.check: Callable[[DictConfig], Any] | None = getattr(task_function, "check", None)
+        self.verb: str | None = getattr(task_function, "verb", None)
         plain = hydra_context.config_loader
         plain.repository = ReadOnce(plain.repository, {})
         self.loader = ComposedOnce(plain)
@@ -86,16 +92,25 @@ class MahlerSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Any]:
         overrides = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
         self.overrides = self.split_arguments(overrides, self.max_batch_size)
-        for batch in self.overrides:
-            self.validate_batch_is_legal(batch)
         returns, first = [], 0
-        for batch in self.overrides:
-            results = self.launcher.launch(batch, initial_job_idx=first)
-            for result in results:
-                result.return_value   # raises what the job raised
-            returns.append(results)
-            first += len(batch)
+        with self._beside(sum(map(len, self.overrides))) as others:
+            for batch in self.overrides:
+                self.validate_batch_is_legal(batch)
+            for batch in self.overrides:
+                if others:
+                    results = sweeping.launch_jobs(others, self.hydra_context, self.verb, self.config, batch, first)
+                else:
+                    results = self.launcher.launch(batch, initial_job_idx=first)
+                for result in results:
+                    result.return_value   # raises what the job raised
+                returns.append(results)
+                first += len(batch)
         return returns
+
+    def _beside(self, jobs: int) -> AbstractContextManager[list[Beside]]:
+        """The other processes that these jobs are worth; none where another launcher than Hydra's basic one was asked for."""
+        basic = type(self.launcher) is BasicLauncher
+        return sweeping.beside(self.verb, jobs) if basic and self.verb else nullcontext([])
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         for overrides in batch:

@@ -81,7 +81,7 @@ def make_synthetic(config: Backtest) -> bool:
     last = source_module(config.data).series(**config.data.keywords).dates[-1]
     if np.datetime64(config.period.start) > last:
         raise ConfigError(f"period.start={config.period.start}: the market ends on {last}")
-    with progress("synthetic market") as bar:
+    with progress("synthetic market") as bar, cache.alone(home.cache_dir(), "synthetic"):
         until = None if end.year >= last.item().year else date(end.year, 12, 31)
         return bool(config.data(home.store_dir(), bar, tickers=tickers, start=None, end=until).partitions)
 

@@ -10,9 +10,10 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,70 @@ def remember(key: str, arrays: Table) -> None:
         store(folder, key, arrays)
 
 
+def in_turn(keys: Iterable[str]) -> Iterator[int]:
+    """The number of each key, while no other process has the key in its turn; those that another has come last.
+
+    So processes that have the same slow things to compute share them out. Without a memory there is nothing to share.
+    """
+    folder, busy = _remembering.get(), []
+    for i, key in enumerate(keys):
+        if folder is None:
+            yield i
+            continue
+        with _locked(folder, key, LOCK_EX | LOCK_NB) as got:
+            if got:
+                yield i
+            else:
+                busy.append((i, key))
+    for i, key in busy:
+        with alone(folder, key):
+            yield i
+
+
 def fingerprint(*parts: Any) -> str:
     """A hex SHA-256 of the canonical JSON of `parts`; equal parts have equal fingerprints on any machine."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def kept(folder: Path | None, key: str, make: Callable[[], Table]) -> Table:
+    """The arrays under `key`, made by `make()` and stored where there are none; with no folder just made.
+
+    Of processes that want them at once one makes them, and the others wait for it.
+    """
+    if folder is None:
+        return make()
+    arrays = load(folder, key)
+    if arrays is None:
+        with alone(folder, key):
+            arrays = load(folder, key)
+            if arrays is None:
+                arrays = make()
+                store(folder, key, arrays)
+    return arrays
+
+
+@contextmanager
+def alone(folder: Path, key: str) -> Iterator[None]:
+    """For as long as the block lasts, no other process is in such a block of the same folder and key."""
+    with _locked(folder, key, LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, key: str, how: int) -> Iterator[bool]:
+    """Whether the lock of `key` was to be had, for as long as the block lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{key}.lock"
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            flock(file, how)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)       # who waits for it has it open, and finds what was made here
 
 
 def load(folder: Path, key: str) -> Table | None:

@@ -62,7 +62,7 @@ def compose(verb: str | None, arguments: list[str]) -> int:
     """Hydra's own main with `arguments` as its command line. Returns the worst exit status of its jobs."""
     os.environ["HYDRA_FULL_ERROR"] = "1"   # raise, instead of printing and leaving
     sys.argv = ["mahler", *(_axis(argument) for argument in arguments)]
-    job = _job(verb)
+    job = task(verb, workers.cores())
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
     return job.status
 
@@ -102,8 +102,11 @@ def refuse(reason: str) -> int:
     return 2
 
 
-def _job(verb: str | None) -> Callable[[Any], Any]:
-    """What Hydra calls with each composed config; its `check` is what the sweeper calls with all of them first."""
+def task(verb: str | None, processes: int) -> Callable[[Any], Any]:
+    """What Hydra calls with each composed config, which may use so many processes.
+
+    Its `check` is what the sweeper calls with all of them first, and its `verb` that of which it is.
+    """
     def checked(cfg: Any) -> tuple[Callable[[Any], Any], Any]:
         _check_promoted()
         return importlib.import_module(f"mahler.commands.{verb}").run, load(cfg, _schema(verb))
@@ -111,7 +114,7 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
     def job(cfg: Any) -> Any:
         try:
             command, config = checked(cfg)
-            with workers.allowing(workers.cores()):
+            with workers.allowing(processes):
                 result = command(config)
         except Exception as error:
             refusal = _bad_input(error)
@@ -123,6 +126,7 @@ def _job(verb: str | None) -> Callable[[Any], Any]:
 
     job.status = 0
     job.check = checked
+    job.verb = verb
     job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
     return job
 

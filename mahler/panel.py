@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from mahler.schema import SESSIONS_PER_YEAR, ConfigError, Table
 if TYPE_CHECKING:
     from mahler.data.store import Chain, Chains
 
-PANEL_VERSION = 2
+PANEL_VERSION = 3
 """Part of every panel's fingerprint: goes up when a formula below, or the kernel's, changes a number."""
 
 ATM_IV_DTE = 60
@@ -139,12 +140,15 @@ def iv_percentile(atm_iv: np.ndarray) -> np.ndarray:
     return np.where((observed >= IV_MIN) & np.isfinite(atm_iv), share, np.nan)
 
 
-def _rolling(values: np.ndarray, window: int, statistic, n_days: int) -> np.ndarray:
-    """`statistic` of the last `window` rows of `values`, aligned with the end of n_days rows; NaN before it is full."""
+def _rolling(values: np.ndarray, window: int, statistic: Callable[..., np.ndarray], n_days: int) -> np.ndarray:
+    """`statistic` of the last `window` rows of `values`, aligned with the end of n_days rows; NaN before it is full.
+
+    Column by column: how numpy adds depends on what lies beside a number, and a ticker is the same in any company.
+    """
     out = np.full((n_days, values.shape[1]), np.nan)
     if len(values) >= window:
-        of_windows = statistic(sliding_window_view(values, window, axis=0), axis=-1)
-        out[n_days - len(of_windows):] = of_windows
+        for k, column in enumerate(np.ascontiguousarray(values.T)):
+            out[n_days - len(values) + window - 1:, k] = statistic(sliding_window_view(column, window), axis=-1)
     return out
 
 

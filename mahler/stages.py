@@ -8,6 +8,7 @@ what comes after them, a sizing rule, a limit, a metric, leaves them to be found
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,15 +69,15 @@ def opportunities(chains: Chains, panel: Panel, entry: Entry, fill: Fill, first_
                             panel.fingerprint, asdict(entry), component_key(fill), int(first_day))
     if key in _recent:
         return _recent[key]
-    arrays = cache.load(folder, key) if folder else None
-    if arrays is None:
+
+    def make() -> Table:
         candidates, funnel = screen(chains, panel, entry, fill, first_day)
         paths = trace(candidates, chains, panel, fill)
-        arrays = {f"candidate.{name}": candidates[name] for name in CANDIDATE.names}
-        arrays |= {f"path.{name}": getattr(paths, name) for name in _PATHS}
-        arrays |= {f"funnel.{stage}": funnel[stage] for stage in STAGES}
-        if folder:
-            cache.store(folder, key, arrays)
+        return ({f"candidate.{name}": candidates[name] for name in CANDIDATE.names}
+                | {f"path.{name}": getattr(paths, name) for name in _PATHS}
+                | {f"funnel.{stage}": funnel[stage] for stage in STAGES})
+
+    arrays = cache.kept(folder, key, make)
     found = Opportunities({name: arrays[f"candidate.{name}"] for name in CANDIDATE.names},
                           Paths(*(arrays[f"path.{name}"] for name in _PATHS)),
                           {stage: arrays[f"funnel.{stage}"] for stage in STAGES}, key)
@@ -89,16 +90,16 @@ def offers(chains: Chains, panel: Panel, entry: Entry, first_day: int, folder: P
     key = cache.fingerprint("offers", _code("mahler.repricing"), panel.fingerprint, asdict(entry), int(first_day))
     if key in _recent:
         return _recent[key]
-    arrays = cache.load(folder, key) if folder else None
-    if arrays is None:
-        found = repricing.read(chains, panel, entry, first_day)
-        if folder:
-            cache.store(folder, key, {f"spread.{name}": found.spreads[name] for name in CANDIDATE.names}
-                        | {f"path.{name}": getattr(found.paths, name) for name in _PATHS}
-                        | found.quotes | {"close_natural": found.close_natural})
-    else:
-        found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in QUOTES},
-                       Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
+
+    def make() -> Table:
+        read = repricing.read(chains, panel, entry, first_day)
+        return ({f"spread.{name}": read.spreads[name] for name in CANDIDATE.names}
+                | {f"path.{name}": getattr(read.paths, name) for name in _PATHS}
+                | read.quotes | {"close_natural": read.close_natural})
+
+    arrays = cache.kept(folder, key, make)
+    found = Offers({name: arrays[f"spread.{name}"] for name in CANDIDATE.names}, {name: arrays[name] for name in QUOTES},
+                   Paths(*(arrays[f"path.{name}"] for name in _PATHS)), arrays["close_natural"])
     _remember(_recent, MOST_RECENT, key, found)
     return found
 
@@ -126,12 +127,7 @@ def _remember(made: dict[str, Any], most: int, key: str, found: Any) -> None:
 def panel(chains: Chains, series: Daily | None, folder: Path | None) -> Panel:
     """The panel of `chains`, built or, where `folder` has it under the same fingerprint, found again."""
     key = cache.fingerprint("panel", _code(), panels.fingerprint(chains, series))
-    arrays = cache.load(folder, key) if folder else None
-    if arrays is None:
-        built = panels.build(chains, series)
-        if folder:
-            cache.store(folder, key, panels.to_arrays(built))
-        return built
+    arrays = cache.kept(folder, key, lambda: panels.to_arrays(panels.build(chains, series)))
     return panels.from_arrays(arrays, panels.fingerprint(chains, series))
 
 
@@ -140,7 +136,7 @@ def labels(classifier: Callable[[Panel], np.ndarray], panel: Panel, folder: Path
     key = cache.fingerprint("labels", _code(classifier.func.__module__), panel.fingerprint, component_key(classifier))
     arrays = cache.load(folder, key) if folder else None
     if arrays is None:
-        with cache.remembering(folder):
+        with cache.remembering(folder):        # a slow one shares its tickers out among processes that want them
             arrays = {"labels": classifier(panel)}
         if folder:
             cache.store(folder, key, arrays)
@@ -151,7 +147,8 @@ def quality(chains: Chains, thresholds: Thresholds, folder: Path | None, progres
     """The quality of every partition that `chains` are of; what was measured of each is kept on disk."""
     key = cache.fingerprint("quality", chains.fingerprint, asdict(thresholds))
     if key not in _recent:
-        _remember(_recent, MOST_RECENT, key, qualities.report(chains.partitions, thresholds, folder, progress))
+        with cache.alone(folder, key) if folder else nullcontext():
+            _remember(_recent, MOST_RECENT, key, qualities.report(chains.partitions, thresholds, folder, progress))
     return _recent[key]
 
 

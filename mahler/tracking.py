@@ -417,6 +417,11 @@ def _local(uri: str) -> Path:
     return Path(local_file_uri_to_path(uri))
 
 
+def load() -> None:
+    """Import what logging needs, some seconds of it: for a process that has nothing else to do yet."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 @cache
 def _client(database: Path) -> MlflowClient:
     """A client of the store, which is made where it is not there.

@@ -12,12 +12,15 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from mahler.schema import ConfigError
 
 PATIENCE = 1.0           # seconds after which a worker looks whether it is still wanted
+GRACE = 10.0             # seconds that one which is interrupted may take to stop
 
 _allowed: ContextVar[int] = ContextVar("allowed", default=1)
 
@@ -97,11 +100,83 @@ def pool(workers: int, prepare: Callable[..., None] | None = None, *arguments: o
                                initargs=(os.getpid(), prepare, arguments))
 
 
+class Beside:
+    """A process beside this one that does one thing at a time, and may be ended in the middle of it.
+
+    It begins with `prepare()` at once. `prepare` and all that it is told to do are functions of modules.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        self._ours, theirs = Pipe()
+        self._process = _Deaf(target=_serve, args=(theirs, os.getpid(), prepare))
+        self._process.start()
+        theirs.close()
+        self.is_ready = False
+
+    def ready(self) -> bool:
+        """Wait until it is prepared; False where it never is, because it was ended."""
+        self.is_ready = self.is_ready or self._said(default=False)
+        return self.is_ready
+
+    def do(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """work(*arguments), there. Raises ConfigError where the process was killed, or ended."""
+        self._ours.send((work, arguments))
+        answer = self._said(default=_GONE)
+        if answer is _GONE:
+            raise ConfigError("a worker process was killed, most likely for want of memory")
+        return answer
+
+    def _said(self, default: Any) -> Any:
+        try:
+            return self._ours.recv()
+        except (EOFError, ConnectionResetError):
+            return default
+
+    def end(self) -> None:
+        """End it. What it is doing is interrupted, as by Ctrl-C, and has some seconds to put its things in order."""
+        if self.is_ready and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGINT)
+            self._process.join(GRACE)
+        self._process.kill()
+        self._process.join()
+
+
+_GONE = object()
+
+
+def _serve(ours: Connection, parent: int, prepare: Callable[[], None]) -> None:
+    """The life of a process beside another."""
+    _begin(parent, prepare, ())
+    ours.send(True)
+    while True:
+        try:
+            work, arguments = ours.recv()
+        except EOFError:
+            return
+        try:
+            signal.signal(signal.SIGINT, _interrupt)
+            answer = work(*arguments)
+            signal.signal(signal.SIGINT, _leave)
+        except KeyboardInterrupt:
+            _leave()
+        ours.send(answer)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)     # once: a terminal sends it, and then the parent
+    raise KeyboardInterrupt
+
+
+def _leave(*_: object) -> NoReturn:
+    os._exit(130)
+
+
 class _Deaf(SpawnProcess):
     """A process that hears no Ctrl-C before `_begin`: the second in which it imports would end in a traceback."""
 
     def start(self) -> None:
         """Start it with the signal blocked, which a process inherits."""
+        resource_tracker.ensure_running()            # whose start, with the first process, would unblock it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             super().start()
@@ -110,7 +185,7 @@ class _Deaf(SpawnProcess):
 
 
 def _begin(parent: int, prepare: Callable[..., None] | None, arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGINT, _leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if prepare is not None:

@@ -23,9 +23,11 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.mahler_sweeper import ReadOnce
 
-from mahler import cli, commands, home, launch
+from mahler import cli, commands, home, launch, sweeping
+from mahler.schema import ConfigError
 
 PROBE = '''
 """Do what the config says.
@@ -324,6 +326,71 @@ def test_a_sweep_over_long_lists_of_tickers_runs(probe):
 def test_a_sweep_with_one_bad_job_is_refused_before_the_first(probe, overrides):
     done = probe("-m", *overrides)
     assert done.line.startswith("mahler: ") and done.ran == []
+
+
+# --- Sweeps in two processes ---------------------------------------------------------------------------------------
+
+class Scripted:
+    """A process that says what it was told to say, once for each job that it takes."""
+
+    is_ready = True
+    script: list = []
+
+    def __init__(self, prepare) -> None:
+        pass
+
+    def ready(self) -> bool:
+        return True
+
+    def do(self, work, verb, config) -> sweeping.Outcome:
+        outcome = self.script.pop(0) if self.script else came_to()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def end(self) -> None:
+        pass
+
+
+def came_to(out: str = "") -> sweeping.Outcome:
+    return sweeping.Outcome(out, "", JobReturn(status=JobStatus.COMPLETED, _return_value=1.0), None)
+
+
+@pytest.fixture
+def scripted(probe, monkeypatch):
+    """`mahler probe -m` of a dozen jobs beside a process that comes to these outcomes."""
+    def run(*script):
+        monkeypatch.setattr(sweeping, "APART", ("probe",))
+        monkeypatch.setattr(sweeping.workers, "cores", lambda: 2)
+        monkeypatch.setattr(Scripted, "script", list(script))
+        monkeypatch.setattr(sweeping, "Beside", Scripted)
+        heats = ",".join(f"0.{k:02}" for k in range(1, 13))
+        return probe("-m", f"limits.max_heat={heats}")
+    return run
+
+
+def test_what_another_process_says_is_said_here(scripted) -> None:
+    said = scripted(came_to("that\n"))
+    assert said.status == 0 and said.out.count("that\n") == 1
+    assert said.out.count("\t#") == 12
+
+
+def test_bad_input_that_another_process_meets_stops_the_sweep(scripted) -> None:
+    said = scripted(sweeping.Outcome("", "", None, "universe.tickers: SPY has no 2007"))
+    assert said.status == 2 and said.err == "mahler: universe.tickers: SPY has no 2007\n"
+    assert len(said.ran) < 12
+
+
+def test_a_bug_in_another_process_shows_its_traceback_and_the_sweep_goes_on(scripted) -> None:
+    bug = JobReturn(overrides=["limits=loose"], status=JobStatus.FAILED)
+    bug.return_value = sweeping.Elsewhere("Traceback, of there\nZeroDivisionError: a bug\n")
+    said = scripted(sweeping.Outcome("", "", bug, None))
+    assert said.status == 1 and "ZeroDivisionError: a bug" in said.err and said.out.count("\t#") == 12
+
+
+def test_a_process_that_is_killed_is_said_in_one_line(scripted) -> None:
+    said = scripted(ConfigError("a worker process was killed, most likely for want of memory"))
+    assert said.status == 2 and said.err == "mahler: a worker process was killed, most likely for want of memory\n"
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ LAYERS = [
     ["findings", "comparison", "report", "evaluated", "evaluation_report", "system", "explain", "promotion",
      "production", "scan", "scan_page", "monitoring"],
     ["config", "terminal", "backtesting", "grid"],
-    ["commands", "launch", "cli"],
+    ["commands", "launch", "sweeping", "cli"],
 ]
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
@@ -35,8 +35,8 @@ VENDORS = {
     "litellm": {"llm.calls"},
     "pydantic": {"llm.decision"},
     "matplotlib": {"report_figures"},
-    "hydra": {"config", "launch", "commands", "cli"},
-    "omegaconf": {"config", "launch", "commands", "cli"},
+    "hydra": {"config", "launch", "sweeping", "commands", "cli"},
+    "omegaconf": {"config", "launch", "sweeping", "commands", "cli"},
     "pyarrow.parquet": {"data.store"},
     "httpx": {"data.orats_client", "paper.alpaca_client"},
 }

@@ -297,6 +297,15 @@ def features_of(built: panel.Panel) -> dict[str, np.ndarray]:
     return {name: value for name, value in vars(built).items() if isinstance(value, np.ndarray) and name != "dates"}
 
 
+def test_a_ticker_has_the_same_features_in_any_company():
+    sessions, tables = weekdays(400), random_market(4, 400, ("IWM", "QQQ", "SPY"))
+    together = panel.build(chains_of(sessions, tables), None)
+    for i, ticker in enumerate(tables):
+        alone = panel.build(chains_of(sessions, {ticker: tables[ticker]}), None)
+        for name in ("atm_iv", "iv_percentile", "realized_vol", "momentum", "trend", "iv_rv_spread"):
+            np.testing.assert_array_equal(getattr(together, name)[:, i], getattr(alone, name)[:, 0], err_msg=name)
+
+
 def test_the_panel_of_a_truncated_history_is_the_same_up_to_its_end():
     sessions, tables = weekdays(420), random_market(3, 420)
     whole = features_of(panel.build(chains_of(sessions, tables), None))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,30 @@ def test_a_changed_number_of_entry_or_fill_changes_the_fingerprint(at_home, over
     prints = {stages.opportunities(chains, panel, c.entry, c.fill, 0, None).fingerprint
               for c in (default_config(*PERIOD, "universe=spy"), default_config(*PERIOD, "universe=spy", override))}
     assert len(prints) == 2
+
+
+def test_of_those_who_want_the_same_arrays_at_once_one_makes_them(tmp_path) -> None:
+    made = []
+
+    def make():
+        made.append(1)
+        time.sleep(0.2)
+        return {"a": np.arange(3)}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cache.kept(tmp_path, "key", make)["a"].tolist(), range(4)))
+    assert found == [[0, 1, 2]] * 4 and len(made) == 1
+    assert not list(tmp_path.glob(".*"))                # no lock is left behind
+    assert cache.kept(None, "key", make)["a"].tolist() == [0, 1, 2] and len(made) == 2
+
+
+def test_what_another_process_is_at_comes_last(tmp_path) -> None:
+    with cache.remembering(tmp_path):
+        order = cache.in_turn(["a", "b", "c"])
+        with cache.alone(tmp_path, "a"):
+            first = [next(order), next(order)]
+        assert [*first, *order] == [1, 2, 0]
+    assert list(cache.in_turn(["a", "b"])) == [0, 1]    # nothing is shared where nothing is remembered
 
 
 def test_a_config_that_differs_elsewhere_shares_candidates_and_paths(at_home) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -109,3 +110,53 @@ def test_a_killed_process_is_said() -> None:
     with pytest.raises(ConfigError, match="a worker process was killed"), workers.allowing(2), \
             workers.in_order(die, range(3), nothing, 2) as results:
         list(results)
+
+
+def sleep_until_interrupted(mark: Path) -> None:
+    try:
+        mark.with_suffix(".begun").touch()
+        time.sleep(600)
+    finally:
+        mark.touch()
+
+
+def test_a_process_beside_this_one_does_one_thing_after_another_and_is_ended() -> None:
+    other = workers.Beside(nothing)
+    assert other.ready() and other.do(pow, 2, 10) == 1024
+    pid = other.do(os.getpid)
+    assert pid != os.getpid() and other.do(os.getpid) == pid
+    other.end()
+    assert not _alive(pid)
+
+
+def test_what_a_process_beside_this_one_does_is_interrupted_at_its_end_and_may_clean_up(tmp_path: Path) -> None:
+    mark, errors = tmp_path / "mark", []
+    other = workers.Beside(nothing)
+    assert other.ready()
+
+    def wait() -> None:
+        with pytest.raises(ConfigError, match="killed"):
+            other.do(sleep_until_interrupted, mark)
+        errors.append("told")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not mark.with_suffix(".begun").exists():
+        time.sleep(0.01)
+    other.end()
+    thread.join(10)
+    assert mark.exists() and errors == ["told"]
+
+
+def test_a_process_beside_this_one_that_is_killed_is_said() -> None:
+    other = workers.Beside(nothing)
+    assert other.ready()
+    with pytest.raises(ConfigError, match="killed"):
+        other.do(os._exit, 1)
+    other.end()
+
+
+def test_a_process_that_is_ended_before_it_is_there_is_never_ready() -> None:
+    other = workers.Beside(nothing)
+    other.end()
+    assert not other.ready()

@@ -47,13 +47,22 @@ def gmm(panel: Panel, *, seed: Annotated[int, Bound("a seed", 0, 2**31 - 1)],
     import sklearn.mixture  # noqa: F401  a second to import, and loaded before the thread pools are limited
     from threadpoolctl import threadpool_limits
 
-    histories = [_history(np.column_stack([getattr(panel, name)[:, i] for name in FEATURES]), panel.dates,
-                          (seed, n_init, min_days)) for i in range(len(panel.tickers))]
-    new = sum(len(history.months) - history.fitted for history in histories)
-    starts = (start for history in histories for start in _new_starts(history, seed, n_init))
+    features = [np.column_stack([getattr(panel, name)[:, i] for name in FEATURES]) for i in range(len(panel.tickers))]
+    histories = [_history(of_ticker, panel.dates, (seed, n_init, min_days)) for of_ticker in features]
+    labels = np.empty((len(panel.dates), len(panel.tickers)), np.int8)
     # Matrices of 5 columns gain nothing from threads, and sums in one order are the same on every machine's count.
-    with threadpool_limits(limits=1), workers.in_order(_fresh, starts, _one_thread, new // WORTH_A_PROCESS) as fits:
-        return np.column_stack([_labels(history, fits, seed) for history in histories])
+    with threadpool_limits(limits=1):
+        if workers.allowed() == 1:             # other processes may want the same: whoever comes first fits a ticker
+            for i in cache.in_turn(history.key for history in histories):
+                history = _history(features[i], panel.dates, (seed, n_init, min_days))
+                labels[:, i] = _labels(history, map(_fresh, _new_starts(history, seed, n_init)), seed)
+            return labels
+        new = sum(len(history.months) - history.fitted for history in histories)
+        starts = (start for history in histories for start in _new_starts(history, seed, n_init))
+        with workers.in_order(_fresh, starts, _one_thread, new // WORTH_A_PROCESS) as fits:
+            for i, history in enumerate(histories):
+                labels[:, i] = _labels(history, fits, seed)
+    return labels
 
 
 def _one_thread() -> None:

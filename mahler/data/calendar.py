@@ -35,11 +35,7 @@ def adopt(days: np.ndarray) -> None:
 
 def _kept() -> np.ndarray:
     key = cache.fingerprint("calendar", version("exchange_calendars"), cache.code_version(__name__), FIRST, LAST)
-    arrays = cache.load(home.cache_dir(), key)
-    if arrays is None:
-        arrays = {"sessions": _build()}
-        cache.store(home.cache_dir(), key, arrays)
-    return arrays["sessions"]
+    return cache.kept(home.cache_dir(), key, lambda: {"sessions": _build()})["sessions"]
 
 
 def _build() -> np.ndarray:
