@@ -11,15 +11,17 @@ Merton (1973), Theory of Rational Option Pricing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import erfcx, ndtr
 
 _SQRT_2PI = np.sqrt(2.0 * np.pi)
 _IV_LOW, _IV_HIGH = 1e-3, 10.0   # decimals a year: outside of it a volatility is "none"
 _IV_LEAST = 1e-10                # dollars of time value: less is the rounding of the price
 _IV_NEAR = 1e-4                  # a Newton step this small, in parts of s, and its fourth-order companion lands
 _IV_STEPS = 60
+_RATIO = (-40.0, 10.0, 4096)     # of price to distance, its logarithm: first and last node of the table, and steps between
 _IV_BLOCK = 1 << 13              # options solved at a time: what they need stays in the cache of a core
 
 
@@ -104,7 +106,8 @@ def _total_volatility(target: np.ndarray, x: np.ndarray, low: np.ndarray, high: 
         b(s) = exp(x / 2) N(x / s + s / 2) - exp(-x / 2) N(x / s - s / 2)
 
     Solved by Householder's method of order four for ln b, which is increasing and concave and whose derivatives are
-    those of b, known in closed form: two to four steps. A bracket catches a step that would lead out of it.
+    those of b, known in closed form: one step or two from `_normal_volatility`. A bracket catches a step that would
+    lead out of it.
 
     References
     ----------
@@ -112,8 +115,7 @@ def _total_volatility(target: np.ndarray, x: np.ndarray, low: np.ndarray, high: 
     """
     answer, alive = np.full(target.shape, np.nan), np.arange(target.size)
     up, down = np.exp(0.5 * x), np.exp(-0.5 * x)
-    # At the money b is s / sqrt(2 pi); far from it sqrt(-2 x) is where b bends from convex to concave.
-    s = np.clip(np.sqrt(2.0 * np.pi * np.exp(2.0 * target - x) - 2.0 * x), low, high)
+    s = np.clip(_normal_volatility(target, x, down - up), low, high)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for _ in range(_IV_STEPS):
             h, t = x / s, 0.5 * s
@@ -138,6 +140,33 @@ def _total_volatility(target: np.ndarray, x: np.ndarray, low: np.ndarray, high: 
             alive, target, x, up, down, low, high, s = (
                 v[far] for v in (alive, target, x, up, down, low, high, moved))
     return answer
+
+
+def _normal_volatility(target: np.ndarray, x: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """About the s of `_total_volatility`: within 3e-5 of it, in parts, where s is below 0.3, and 4 % where it is below 2; (n,).
+
+    By the normal model, in which a price is s g(h), g(h) = n(h) - h N(-h), at h = distance / s from the strike: so
+    price / distance = g(h) / h, and h is read from a table. The lognormal s is that of the normal model times
+    |x| / distance, with the terms in s that it has at the money (Hagan and Woodward 1999).
+    """
+    ln_h, slope = _normal_table()
+    with np.errstate(divide="ignore"):
+        ratio = target - np.log(distance)
+    at = np.clip((ratio - _RATIO[0]) * (_RATIO[2] / (_RATIO[1] - _RATIO[0])), 0.0, _RATIO[2])
+    node = at.astype(np.intp)
+    s = np.where(ratio < _RATIO[1], -x * np.exp(-(ln_h[node] + (at - node) * slope[node])), _SQRT_2PI * np.exp(target))
+    square = s * s
+    return s * (1.0 + square * (1.0 / 24.0 + square * (7.0 / 1920.0)))
+
+
+@cache
+def _normal_table() -> tuple[np.ndarray, np.ndarray]:
+    """ln h at each node of ln(g(h) / h), and how much it is more at the next: (n + 1,) each."""
+    ln_h = np.linspace(3.0, -13.0, 20_001)
+    h = np.exp(ln_h)
+    ratio = -0.5 * h * h - np.log(_SQRT_2PI) + np.log1p(-h * np.sqrt(0.5 * np.pi) * erfcx(h / np.sqrt(2.0))) - ln_h
+    found = np.interp(np.linspace(_RATIO[0], _RATIO[1], _RATIO[2] + 1), ratio, ln_h)
+    return found, np.diff(found, append=found[-1])
 
 
 def _d1_d2(spot: np.ndarray, strike: np.ndarray, years: np.ndarray, rate: np.ndarray, dividend_yield: np.ndarray,
