@@ -31,8 +31,9 @@ def evaluation(tables: Mapping[str, Table], label: str, cutoff: np.datetime64 | 
     return side_by_side({label: tables}, {label: cutoff})
 
 
-def side_by_side(tables: Mapping[str, Mapping[str, Table]], cutoffs: Mapping[str, np.datetime64 | None]) -> dict[str, str]:
-    """The figures of several evaluations, by label; an evaluation is left out of a figure that it has no numbers for."""
+def side_by_side(tables: Mapping[str, Mapping[str, Table]], cutoffs: Mapping[str, np.datetime64 | None],
+                 only: str | None = None) -> dict[str, str]:
+    """The figures of several evaluations, by label, or one of them; an evaluation without numbers for a figure is left out."""
     def having(name: str) -> dict[str, Table]:
         return {label: mine[name] for label, mine in tables.items()
                 if name in mine and len(next(iter(mine[name].values()), ()))}
@@ -43,7 +44,8 @@ def side_by_side(tables: Mapping[str, Mapping[str, Table]], cutoffs: Mapping[str
                "distributions.svg": (having("trades"), _distributions, 2.8, False),
                "equity.svg": (having("curves"), _equity, 3.0, False),
                "quarters.svg": (quarters, _quarters, 2.8, True)}
-    return {name: _panels(found, draw, height, share) for name, (found, draw, height, share) in figures.items() if found}
+    return {name: _panels(found, draw, height, share) for name, (found, draw, height, share) in figures.items()
+            if found and only in (None, name)}
 
 
 def _panels(found: Mapping[str, object], draw: Callable[[Axes, object], None], height: float, share: bool) -> str:

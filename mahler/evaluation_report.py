@@ -393,7 +393,7 @@ def _pictures(together: Together, names: Mapping[int, str], file: str) -> list[B
     titles = {k: f"{names[k]}{_made(together.found[k].row)}" for k in shown}
     cutoffs = {titles[k]: None if not a.remembers or a.cutoff is None else memory.after(a.cutoff)
                for k in shown for a in [together.found[k].answers]}
-    figures = draw.side_by_side({titles[k]: together.found[k].tables for k in shown}, cutoffs)
+    figures = draw.side_by_side({titles[k]: together.found[k].tables for k in shown}, cutoffs, only=file)
     return [Picture(file, figures[file], CAPTIONS[file])] if file in figures else []
 
 
