@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -25,7 +25,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mahler import sweeping
-from mahler.workers import Beside
 
 
 class ReadOnce(CachingConfigRepository):
@@ -93,11 +92,13 @@ class MahlerSweeper(BasicSweeper):
         overrides = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
         self.overrides = self.split_arguments(overrides, self.max_batch_size)
         returns, first = [], 0
-        with self._beside(sum(map(len, self.overrides))) as others:
+        # Another launcher than Hydra's basic one was asked for: it is left to launch.
+        apart = self.verb in sweeping.APART and type(self.launcher) is BasicLauncher
+        with sweeping.beside(self.verb, sum(map(len, self.overrides))) if apart else nullcontext() as others:
             for batch in self.overrides:
                 self.validate_batch_is_legal(batch)
             for batch in self.overrides:
-                if others:
+                if apart:
                     results = sweeping.launch_jobs(others, self.hydra_context, self.verb, self.config, batch, first)
                 else:
                     results = self.launcher.launch(batch, initial_job_idx=first)
@@ -106,11 +107,6 @@ class MahlerSweeper(BasicSweeper):
                 returns.append(results)
                 first += len(batch)
         return returns
-
-    def _beside(self, jobs: int) -> AbstractContextManager[list[Beside]]:
-        """The other processes that these jobs are worth; none where another launcher than Hydra's basic one was asked for."""
-        basic = type(self.launcher) is BasicLauncher
-        return sweeping.beside(self.verb, jobs) if basic and self.verb else nullcontext([])
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         for overrides in batch:

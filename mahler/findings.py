@@ -79,9 +79,9 @@ def stress(rows: Sequence[Row], measure: str) -> list[dict[str, str]]:
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """Of runs of one name and universe the last, in the order in which they were started: the study's own."""
-    last = {(row["name"], row["tags.universe"]): row for row in sorted(rows, key=lambda row: row["started"])}
-    return sorted(last.values(), key=lambda row: row["started"])
+    """Of runs of one name and universe the last, in the order in which they were asked for: the study's own."""
+    last = {(row["name"], row["tags.universe"]): row for row in sorted(rows, key=lambda row: row["order"])}
+    return sorted(last.values(), key=lambda row: row["order"])
 
 
 # ---- several tickers -------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def shared(rows: Sequence[Row], read: Callable[[Row], Ledger]) -> list[tuple[str
     Settings are all params but the universe and what only names a run; of runs that differ in nothing the newest counts.
     """
     alike: dict[tuple, dict[str, Row]] = {}
-    for row in sorted(rows, key=lambda row: row["started"]):
+    for row in sorted(rows, key=lambda row: row["order"]):
         settings = sorted((k, v) for k, v in row.items() if k.startswith("params.") and not k.startswith(NOT_A_SETTING))
         alike.setdefault((row["tags.data_source"], *settings), {})[row["tags.universe"]] = row
     found = []

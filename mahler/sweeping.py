@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import NamedTuple
 
+import numpy as np
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext
@@ -51,7 +52,7 @@ class Outcome(NamedTuple):
 @contextmanager
 def beside(verb: str | None, jobs: int) -> Iterator[list[Beside]]:
     """The processes that are worth starting for so many jobs of a verb, for as long as the block lasts."""
-    n = min(workers.cores(), jobs // WORTH_A_PROCESS) - 1 if verb in APART else 0
+    n = max(min(workers.cores(), jobs // WORTH_A_PROCESS) - 1, 0) if verb in APART else 0
     others = [Beside(partial(_prepare, verb)) for _ in range(n)]
     try:
         yield others
@@ -61,10 +62,15 @@ def beside(verb: str | None, jobs: int) -> Iterator[list[Beside]]:
 
 
 class _Jobs:
-    """The jobs of a batch that nobody has taken yet, each composed when it is taken."""
+    """The jobs of a batch that nobody has taken yet, each composed when it is taken.
+
+    Jobs that run beside one another do not start in their order: they sort in it by their id, which is when the batch
+    was begun and their number, "2026-11-26T16:04:46.093/00003".
+    """
 
     def __init__(self, context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> None:
         self.context, self.master, self.left, self.lock = context, master, list(enumerate(batch, first)), Lock()
+        self.begun = np.datetime64("now", "ms")
 
     def take(self) -> tuple[int, DictConfig] | None:
         with self.lock:
@@ -73,7 +79,7 @@ class _Jobs:
             number, overrides = self.left.pop(0)
             config = self.context.config_loader.load_sweep_config(self.master, list(overrides))
             with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number
+                config.hydra.job.num, config.hydra.job.id = number, f"{self.begun}/{number:05}"
             return number, config
 
     def stop(self) -> None:
@@ -90,8 +96,9 @@ def launch_jobs(others: list[Beside], context: HydraContext, verb: str, master: 
     setup_globals()
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     Path(str(master.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    log.info(f"Launching {len(batch)} jobs locally, in up to {len(others) + 1} processes")
+    log.info(f"Launching {len(batch)} jobs locally{f', in up to {len(others) + 1} processes' if others else ''}")
     jobs, found, done = _Jobs(context, master, batch, first), {}, SimpleQueue()
+    processes = 1 if others else workers.cores()         # for one job: where there are others, they have jobs of their own
     threads = [Thread(target=_lead, args=(other, verb, jobs, done), daemon=True) for other in others]
     for thread in threads:
         thread.start()
@@ -108,7 +115,7 @@ def launch_jobs(others: list[Beside], context: HydraContext, verb: str, master: 
         while (job := jobs.take()) is not None:
             number, config = job
             _announce(number, config.hydra.overrides.task)
-            found[number] = _run(verb, context, config)
+            found[number] = _run(verb, processes, context, config)
             listen()
     except KeyboardInterrupt:
         raise
@@ -157,9 +164,8 @@ def _announce(number: int, overrides: Sequence[str]) -> None:
     log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
 
 
-def _run(verb: str, context: HydraContext, config: DictConfig) -> JobReturn:
-    """One job, in one process: the others have jobs of their own."""
-    return run_job(hydra_context=context, task_function=launch.task(verb, 1), config=config,
+def _run(verb: str, processes: int, context: HydraContext, config: DictConfig) -> JobReturn:
+    return run_job(hydra_context=context, task_function=launch.task(verb, processes), config=config,
                    job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir")
 
 
@@ -177,7 +183,7 @@ def _work(verb: str, config: DictConfig) -> Outcome:
     job, refused = None, None
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         try:
-            job = _run(verb, HydraContext(None, Callbacks(config)), config)
+            job = _run(verb, 1, HydraContext(None, Callbacks(config)), config)
         except launch.Refused as refusal:
             refused = str(refusal)
     if job is not None and job.status is JobStatus.FAILED:

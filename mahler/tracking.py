@@ -291,8 +291,8 @@ def find(signature: str, study: str) -> dict[str, Any] | None:
 def runs(study: str, order_by: str = "sharpe", kind: str = "backtest") -> list[dict[str, Any]]:
     """The finished runs of `study` of one kind, the highest `order_by` first, those without it last.
 
-    A row has run_id, name, study, started (UTC, ISO), artifacts (the folder), every metric by its own name, and
-    `params.<key>` and `tags.<key>`. Of runs with the same signature only the newest is there.
+    A row has run_id, name, study, started (UTC, ISO), order (by which runs sort as they were asked for, in the order of
+    their sweep), artifacts (the folder), every metric by its own name, and `params.<key>` and `tags.<key>`. Of runs with the same signature only the newest is there.
     """
     newest: dict[str, dict[str, Any]] = {}
     for row in _search([study], f"attributes.status = 'FINISHED' and tags.kind = '{kind}'", most=None):
@@ -359,7 +359,7 @@ def _search(studies: Sequence[str] | None, where: str, most: int | None) -> list
 def _row(found: Run, study: str) -> dict[str, Any]:
     started = np.datetime64(found.info.start_time, "ms")      # a sweep starts several runs a second
     return {"run_id": found.info.run_id, "name": found.info.run_name, "study": study, "started": str(started),
-            "artifacts": _local(found.info.artifact_uri), **found.data.metrics,
+            "order": found.data.tags.get("job", str(started)), "artifacts": _local(found.info.artifact_uri), **found.data.metrics,
             **{f"params.{key}": value for key, value in found.data.params.items()},
             **{f"tags.{key}": value for key, value in found.data.tags.items()}}
 

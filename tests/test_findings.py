@@ -54,7 +54,7 @@ def test_the_steps_from_the_singles_to_the_joint_run_add_up() -> None:
 
 
 def _row(universe: str, run_id: str, **params: str) -> dict:
-    return {"name": f"{universe} control", "run_id": run_id, "started": run_id, "tags.universe": universe,
+    return {"name": f"{universe} control", "run_id": run_id, "started": run_id, "order": run_id, "tags.universe": universe,
             "tags.data_source": "s", "params.study": "x", **{f"params.{key}": value for key, value in params.items()}}
 
 

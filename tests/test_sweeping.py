@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mahler import sweeping, tracking
+from mahler import findings, sweeping, tracking
 from mahler.workers import Beside
 from tests.conftest import PERIOD, mahler
 
@@ -46,6 +46,9 @@ def test_the_runs_of_two_processes_are_those_of_one(at_home: Path, monkeypatch: 
     assert sorted(number for number, _ in numbers) == list("012345")
     assert all("CAGR" in said for _, said in numbers)           # each job's words stand under its own line
     assert len(figures("two")) == 6 and figures("two") == figures("one")
+    for study in ("two", "one"):                                # runs sort as they were asked for, whoever made them when
+        assert [(row["tags.universe"], row["params.limits.max_heat"]) for row in findings.newest(tracking.runs(study))] == [
+            (universe, heat) for universe in ("SPY", "QQQ") for heat in ("0.1", "0.15", "0.2")]
     assert "\x1b" not in two.stdout and two.stderr == ""
 
 

@@ -37,7 +37,7 @@ def study(tmp_path, monkeypatch):
             folder.mkdir()
             cell = load(composed("backtest", overrides), configs.Backtest)
             (folder / "config.yaml").write_text(configs.to_yaml(cell))
-            rows.append({"run_id": f"{k}", "name": f"SPY {' '.join(overrides) or 'control'}", "started": f"2026-01-0{k + 1}",
+            rows.append({"run_id": f"{k}", "name": f"SPY {' '.join(overrides) or 'control'}", "order": f"2026-01-0{k + 1}",
                          "tags.universe": "SPY", "tags.data_digest": "d", "sessions": 100.0, "artifacts": folder} | changes)
         monkeypatch.setattr(tracking, "runs", lambda *_: rows)
         monkeypatch.setattr(tracking, "count_failed", lambda *_: 1)
@@ -46,7 +46,7 @@ def study(tmp_path, monkeypatch):
 
 
 def test_one_run_is_left_out_in_the_singular(study, capsys) -> None:
-    study(([], {}), (["regime=prod"], {}), (["regime=mild"], {"sessions": 99.0, "started": "2026-01-01"}))
+    study(([], {}), (["regime=prod"], {}), (["regime=mild"], {"sessions": 99.0, "order": "2026-01-01"}))
     list(command._of_runs(config()))
     said = capsys.readouterr().out
     assert "1 failed run of" in said and "is left out" in said and "1 run of SPY on other data" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from mahler import config as configs
 from mahler import data_page, figures, home, ledger as ledgers, metrics, stages, tracking, trials
@@ -49,7 +50,7 @@ def run(config: Backtest) -> float:
     synthetic = source_module(config.data).SYNTHETIC
     tags = tracking.describe(kind="backtest", data_source=chains.source, data_digest=chains.fingerprint,
                              synthetic=synthetic, universe=chains.tickers, overrides=overrides())
-    tags["config"] = identity(config)
+    tags |= {"config": identity(config)} | ({"job": job()} if job() else {})
     with tracking.run(study=config.study, name=name, signature=signature, params=configs.flatten(config),
                       tags=tags) as active:
         prepared = prepare(config, chains, series)
@@ -100,6 +101,12 @@ def refuse_ingest_options() -> None:
 def overrides() -> list[str]:
     """What was typed, or set by the study, for this run."""
     return list(HydraConfig.get().overrides.task)
+
+
+def job() -> str:
+    """The id of a job of a sweep, by which such jobs sort in their order and among times; "" of any other run."""
+    running = HydraConfig.get().job
+    return running.id if not OmegaConf.is_missing(running, "id") and "/" in running.id else ""
 
 
 def run_name(config: Backtest) -> str:

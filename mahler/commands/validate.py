@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from mahler import cache, config as configs, tracking, trials
+from mahler import cache, config as configs, findings, tracking, trials
 from mahler.backtesting import identity, market, settings, source_module, store_root
 from mahler.config import Backtest, Validate, load
 from mahler.grid import Axis, Cells, Grid, check_axis, read
@@ -119,14 +119,11 @@ def _of_runs(config: Validate) -> Iterator[Family]:
     if not rows:
         raise ConfigError(f"study={config.study}: no finished run; "
                           f"mahler backtest study={config.study}, or experiment=... of one in conf")
-    newest: dict[tuple, dict] = {}                # of one name, which is what was typed, the last
-    for row in sorted(rows, key=lambda row: row["started"]):
-        newest[row["name"], row["tags.universe"]] = row
     by_universe: dict[str, list[dict]] = {}
-    for row in newest.values():
+    for row in findings.newest(rows):             # a name is what was typed
         by_universe.setdefault(row["tags.universe"], []).append(row)
     for universe, members in sorted(by_universe.items()):
-        last = max(members, key=lambda row: row["started"])
+        last = members[-1]
         alike = [row for row in members if all(row[key] == last[key] for key in SAME)]
         if len(alike) < len(members):
             other = len(members) - len(alike)
