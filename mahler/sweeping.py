@@ -27,7 +27,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from mahler import launch, tracking, workers
-from mahler.schema import ConfigError
 from mahler.workers import Beside
 
 APART = ("backtest",)        # verbs whose jobs may run beside one another
@@ -106,9 +105,10 @@ def launch_jobs(others: list[Beside], context: HydraContext, verb: str, master: 
     def listen() -> None:
         configure_log(master.hydra.hydra_logging, master.hydra.verbose)
         while not done.empty():
-            number, overrides, outcome = done.get()
-            if isinstance(outcome, ConfigError):
-                raise outcome
+            heard = done.get()
+            if isinstance(heard, BaseException):
+                raise heard
+            number, overrides, outcome = heard
             found[number] = _hear(number, overrides, outcome)
 
     try:
@@ -128,18 +128,17 @@ def launch_jobs(others: list[Beside], context: HydraContext, verb: str, master: 
     listen()
     return [found[number] for number in sorted(found)]
 
+
 def _lead(other: Beside, verb: str, jobs: _Jobs, done: SimpleQueue) -> None:
-    """Give one process job after job, from a thread of its own, and put into `done` what came of each."""
-    if not other.ready():
-        return
-    while (job := jobs.take()) is not None:
-        number, config = job
-        overrides = list(config.hydra.overrides.task)
-        try:
-            done.put((number, overrides, other.do(_work, verb, config)))
-        except ConfigError as error:
-            done.put((number, overrides, error))
+    """Give one process job after job, from a thread of its own, and put into `done` what came of each, or what ended it."""
+    try:
+        if not other.ready():
             return
+        while (job := jobs.take()) is not None:
+            number, config = job
+            done.put((number, list(config.hydra.overrides.task), other.do(_work, verb, config)))
+    except BaseException as error:         # is for the thread that listens to raise
+        done.put(error)
 
 
 def _wait(threads: Sequence[Thread], others: Sequence[Beside]) -> None:
