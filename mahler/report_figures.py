@@ -270,7 +270,7 @@ def heat(runs: Sequence[tuple[str, np.ndarray, np.ndarray, str, float]]) -> str:
             monthly = 100.0 * np.add.reduceat(level, at) / np.diff(at, append=len(level))
             axes.plot(months.astype("datetime64[D]"), monthly, color=colour, label=_broken(name))
             highest = max(highest, float(np.nanmax(monthly)))
-        for most, colour in {(most, colour) for _, _, _, colour, most in runs if 100.0 * most <= 1.5 * highest}:
+        for most, colour in dict.fromkeys((most, colour) for *_, colour, most in runs if 100.0 * most <= 1.5 * highest):
             axes.axhline(100.0 * most, color=colour, linewidth=0.9, linestyle="--")
         above = sorted({most for *_, most in runs if 100.0 * most > 1.5 * highest})
         beyond = f"; above the axis: {', '.join(f'{most:.0%}' for most in above)}" if above else ""

@@ -99,6 +99,14 @@ def test_a_book_without_a_break_even_travel_says_on_which_side_of_the_quote_it_w
     assert findings.break_even({"name": "a"}, ".3f") == "-"
 
 
+def test_the_limits_of_many_runs_are_drawn_in_the_order_of_the_runs() -> None:
+    """A set of colours has another order in each process, and the last line drawn is the one that is seen."""
+    dates, level = np.arange("2020-01-01", "2020-03-01", dtype="datetime64[D]"), np.full(60, 0.08)
+    shades = [f"#{k:02}{k:02}ff" for k in range(20)]
+    svg = report_figures.heat([(shade, dates, level, shade, 0.10) for shade in shades])
+    assert re.findall(r"dasharray: 3.33[^>]*stroke: (#\w{6})", svg) == shades
+
+
 def test_a_figure_says_which_limits_lie_above_its_axis_and_how_many_runs_are_grey() -> None:
     dates = np.arange("2019-01-01", "2019-06-01", dtype="datetime64[D]")
     level = np.full(len(dates), 0.08)
