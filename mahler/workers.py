@@ -108,20 +108,25 @@ class Beside:
 
     def __init__(self, prepare: Callable[[], None]) -> None:
         self._ours, theirs = Pipe()
-        self._process = _Deaf(target=_serve, args=(theirs, os.getpid(), prepare))
+        # A daemon: where Ctrl-C comes before anybody can end it, this process does not wait for it when it leaves.
+        self._process = _Deaf(target=_serve, args=(theirs, os.getpid(), prepare), daemon=True)
         self._process.start()
         theirs.close()
-        self.is_ready = False
+        self.is_ready, self._waiting = False, threading.Lock()
 
     def ready(self) -> bool:
-        """Wait until it is prepared; False where it never is, because it was ended."""
-        self.is_ready = self.is_ready or self._said(default=False)
+        """Wait until it is prepared, in however many threads; False where it never is, because it was ended."""
+        with self._waiting:
+            self.is_ready = self.is_ready or self._said(default=False)
         return self.is_ready
 
     def do(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """work(*arguments), there. Raises ConfigError where the process was killed, or ended."""
-        self._ours.send((work, arguments))
-        answer = self._said(default=_GONE)
+        try:
+            self._ours.send((work, arguments))
+            answer = self._said(default=_GONE)
+        except BrokenPipeError:              # it was killed while it had nothing to do
+            answer = _GONE
         if answer is _GONE:
             raise ConfigError("a worker process was killed, most likely for want of memory")
         return answer

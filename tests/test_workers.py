@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,33 @@ def test_a_process_beside_this_one_that_is_killed_is_said() -> None:
     with pytest.raises(ConfigError, match="killed"):
         other.do(os._exit, 1)
     other.end()
+
+
+def test_a_process_beside_this_one_that_was_killed_while_it_had_nothing_to_do_is_said() -> None:
+    other = workers.Beside(nothing)
+    assert other.ready()
+    os.kill(other.do(os.getpid), signal.SIGKILL)
+    other._process.join(10)
+    with pytest.raises(ConfigError, match="killed"):
+        other.do(pow, 2, 10)
+    other.end()
+
+
+def test_of_two_threads_that_wait_for_a_process_each_learns_that_it_is_there() -> None:
+    """Those of two batches of a sweep, of which the first was done before the process was there."""
+    other, said = workers.Beside(partial(time.sleep, 0.5)), []
+    threads = [threading.Thread(target=lambda: said.append(other.ready()), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    other.end()
+    assert said == [True, True]
+
+
+def test_a_process_that_nobody_ended_does_not_keep_this_one_from_leaving() -> None:
+    program = "import time\nfrom mahler import workers\nif __name__ == '__main__':\n    kept = workers.Beside(time.time)\n"
+    subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
 
 
 def test_a_process_that_is_ended_before_it_is_there_is_never_ready() -> None:
