@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -163,16 +163,34 @@ def _locked(folder: Path, key: str, how: int) -> Iterator[bool]:
     """Whether the lock of `key` was to be had, for as long as the block lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{key}.lock"
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            flock(file, how)
-        except BlockingIOError:
-            yield False
-            return
+    file = _lock(path, how)
+    if file is None:
+        yield False
+        return
+    with file:
         try:
             yield True
         finally:
-            path.unlink(missing_ok=True)       # who waits for it has it open, and finds what was made here
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path, how: int) -> IO[str] | None:
+    """The file, locked; None where `how` is not to wait for who has it.
+
+    Who had it removed it: what was waited for is a lock only while it is still the file of that name.
+    """
+    while True:
+        file = open(path, "w", encoding="utf-8")
+        try:
+            flock(file, how)
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        file.close()
 
 
 def load(folder: Path, key: str) -> Table | None:

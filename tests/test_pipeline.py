@@ -8,6 +8,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -146,6 +147,28 @@ def test_of_those_who_want_the_same_arrays_at_once_one_makes_them(tmp_path) -> N
     assert found == [[0, 1, 2]] * 4 and len(made) == 1
     assert not list(tmp_path.glob(".*"))                # no lock is left behind
     assert cache.kept(None, "key", make)["a"].tolist() == [0, 1, 2] and len(made) == 2
+
+
+def test_who_comes_while_another_has_waited_for_the_lock_does_not_get_it_as_well(tmp_path) -> None:
+    waits, inside, leave = Event(), Event(), Event()
+
+    def second():
+        waits.set()
+        with cache.alone(tmp_path, "key"):
+            inside.set()
+            leave.wait(10)
+
+    with ThreadPoolExecutor(1) as pool, cache.remembering(tmp_path):
+        with cache.alone(tmp_path, "key"):
+            pool.submit(second)
+            waits.wait(10)
+            time.sleep(0.1)                             # it is at the lock, and not in the block
+            assert not inside.is_set()
+        assert inside.wait(10)
+        third = cache.in_turn(["key", "other"])
+        assert next(third) == 1                         # the key is the second's, though the first removed its file
+        leave.set()
+        assert next(third) == 0
 
 
 def test_what_another_process_is_at_comes_last(tmp_path) -> None:
