@@ -12,7 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -27,6 +27,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from mahler import launch, tracking, workers
+from mahler.schema import ConfigError
+from mahler.terminal import say
 from mahler.workers import Beside
 
 APART = ("backtest",)        # verbs whose jobs may run beside one another
@@ -117,15 +119,17 @@ def launch_jobs(others: list[Beside], context: HydraContext, verb: str, master: 
             _announce(number, config.hydra.overrides.task)
             found[number] = _run(verb, processes, context, config)
             listen()
+        _wait(threads, others)
+        listen()
     except KeyboardInterrupt:
+        with suppress(ConfigError, launch.Refused):      # one that the terminal interrupted as well
+            listen()                                     # of what was done before
         raise
     except BaseException:
         jobs.stop()
         _wait(threads, others)
         listen()
         raise
-    _wait(threads, others)
-    listen()
     return [found[number] for number in sorted(found)]
 
 
@@ -160,7 +164,9 @@ def _hear(number: int, overrides: Sequence[str], outcome: Outcome) -> JobReturn:
 
 
 def _announce(number: int, overrides: Sequence[str]) -> None:
-    log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
+    """Raises BrokenPipeError where nobody reads any more, which a logger would answer with a page and go on."""
+    if log.isEnabledFor(logging.INFO):
+        say(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
 
 
 def _run(verb: str, processes: int, context: HydraContext, config: DictConfig) -> JobReturn:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from threading import Event
 from textwrap import dedent
 from typing import NamedTuple
 
@@ -346,7 +347,7 @@ class Scripted:
         outcome = self.script.pop(0) if self.script else came_to()
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        return outcome() if callable(outcome) else outcome
 
     def end(self) -> None:
         pass
@@ -386,6 +387,37 @@ def test_a_bug_in_another_process_shows_its_traceback_and_the_sweep_goes_on(scri
     bug.return_value = sweeping.Elsewhere("Traceback, of there\nZeroDivisionError: a bug\n")
     said = scripted(sweeping.Outcome("", "", bug, None))
     assert said.status == 1 and "ZeroDivisionError: a bug" in said.err and said.out.count("\t#") == 12
+
+
+def test_what_another_process_had_done_when_ctrl_c_came_is_said(scripted, monkeypatch) -> None:
+    at_its_second = Event()
+
+    def second() -> None:
+        at_its_second.set()
+        raise ConfigError("a worker process was killed")         # the terminal interrupts it as well
+
+    def interrupted(*_: object) -> None:
+        assert at_its_second.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "_run", interrupted)
+    said = scripted(came_to("that\n"), second)
+    assert said.status == 130 and said.out.count("that\n") == 1 and said.err == "mahler: interrupted\n"
+
+
+def test_a_sweep_that_nobody_reads_any_more_ends_at_its_next_job(scripted, monkeypatch) -> None:
+    """`mahler backtest -m ... | head`"""
+    def write(self, text: str) -> int:
+        if "\t#" in text:
+            raise BrokenPipeError
+        return len(text)
+
+    ended = []
+    monkeypatch.setattr(type(sys.stdout), "write", write)
+    monkeypatch.setattr(cli.os, "dup2", lambda *_: ended.append(1))
+    monkeypatch.setattr(type(sys.stdout), "fileno", lambda self: 1)
+    said = scripted()
+    assert said.status == 0 and said.err == "" and said.ran == [] and ended
 
 
 def test_a_process_that_is_killed_is_said_in_one_line(scripted) -> None:
