@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -108,11 +109,11 @@ class Beside:
 
     def __init__(self, prepare: Callable[[], None]) -> None:
         self._ours, theirs = Pipe()
-        # A daemon: where Ctrl-C comes before anybody can end it, this process does not wait for it when it leaves.
-        self._process = _Deaf(target=_serve, args=(theirs, os.getpid(), prepare), daemon=True)
+        self._process = _Deaf(target=_serve, args=(theirs, os.getpid(), prepare))
+        self.is_ready, self._waiting = False, threading.Lock()
+        atexit.register(self.end)            # where Ctrl-C comes before anybody can: at exit every process is waited for
         self._process.start()
         theirs.close()
-        self.is_ready, self._waiting = False, threading.Lock()
 
     def ready(self) -> bool:
         """Wait until it is prepared, in however many threads; False where it never is, because it was ended."""
@@ -139,6 +140,9 @@ class Beside:
 
     def end(self) -> None:
         """End it. What it is doing is interrupted, as by Ctrl-C, and has some seconds to put its things in order."""
+        atexit.unregister(self.end)
+        if self._process.pid is None:
+            return
         if self.is_ready and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGINT)
             self._process.join(GRACE)

@@ -184,6 +184,17 @@ def test_a_process_that_nobody_ended_does_not_keep_this_one_from_leaving() -> No
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
 
 
+def square_elsewhere(x: int) -> int:
+    with workers.pool(1) as pool:
+        return pool.submit(pow, x, 2).result()
+
+
+def test_a_process_beside_this_one_may_have_processes_of_its_own() -> None:
+    other = workers.Beside(nothing)
+    assert other.ready() and other.do(square_elsewhere, 3) == 9
+    other.end()
+
+
 def test_a_process_that_is_ended_before_it_is_there_is_never_ready() -> None:
     other = workers.Beside(nothing)
     other.end()
