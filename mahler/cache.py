@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mahler.schema import Table
+from mahler.schema import ConfigError, Table
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +160,14 @@ def alone(folder: Path, key: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, key: str, how: int) -> Iterator[bool]:
-    """Whether the lock of `key` was to be had, for as long as the block lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Whether the lock of `key` was to be had, for as long as the block lasts. Raises ConfigError where none can be made."""
     path = folder / f".{key}.lock"
-    file = _lock(path, how)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock(path, how)
+    except OSError as error:
+        raise ConfigError(f"the cache {folder} cannot be written to ({error.strerror}): make it writable, or set "
+                          "MAHLER_HOME to a folder that is") from error
     if file is None:
         yield False
         return

@@ -149,6 +149,12 @@ def test_of_those_who_want_the_same_arrays_at_once_one_makes_them(tmp_path) -> N
     assert cache.kept(None, "key", make)["a"].tolist() == [0, 1, 2] and len(made) == 2
 
 
+def test_a_cache_that_cannot_be_written_to_is_refused_in_one_line(tmp_path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(ConfigError, match=r"the cache .*data/cache cannot be written to \(Not a directory\)"):
+        cache.kept(tmp_path / "data" / "cache", "key", lambda: {"a": np.arange(3)})
+
+
 def test_who_comes_while_another_has_waited_for_the_lock_does_not_get_it_as_well(tmp_path) -> None:
     waits, inside, leave = Event(), Event(), Event()
 
