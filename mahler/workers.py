@@ -154,13 +154,14 @@ _GONE = object()
 
 
 def _serve(ours: Connection, parent: int, prepare: Callable[[], None]) -> None:
-    """The life of a process beside another."""
+    """The life of a process beside another, and no longer than that one's."""
     _begin(parent, prepare, ())
-    ours.send(True)
+    answer: Any = True
     while True:
         try:
+            ours.send(answer)
             work, arguments = ours.recv()
-        except EOFError:
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             return
         try:
             signal.signal(signal.SIGINT, _interrupt)
@@ -168,7 +169,6 @@ def _serve(ours: Connection, parent: int, prepare: Callable[[], None]) -> None:
             signal.signal(signal.SIGINT, _leave)
         except KeyboardInterrupt:
             _leave()
-        ours.send(answer)
 
 
 def _interrupt(*_: object) -> NoReturn:

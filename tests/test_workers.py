@@ -184,6 +184,15 @@ def test_a_process_that_nobody_ended_does_not_keep_this_one_from_leaving() -> No
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
 
 
+def test_a_process_whose_parent_was_killed_while_it_worked_ends_without_a_word() -> None:
+    program = ("import os, threading, time\nfrom mahler import workers\nif __name__ == '__main__':\n"
+               "    other = workers.Beside(time.time)\n    assert other.ready()\n"
+               "    threading.Thread(target=other.do, args=(time.sleep, 0.3)).start()\n"
+               "    time.sleep(0.1)\n    os.kill(os.getpid(), 9)\n")
+    done = subprocess.run([sys.executable, "-c", program], timeout=20, capture_output=True, text=True)   # until stderr is let go of
+    assert done.returncode == -9 and done.stderr == ""
+
+
 def square_elsewhere(x: int) -> int:
     with workers.pool(1) as pool:
         return pool.submit(pow, x, 2).result()
