@@ -69,7 +69,8 @@ def implied_volatility(value: np.ndarray, spot: np.ndarray, strike: np.ndarray, 
 
     There is none where `value` is at or below the option's discounted intrinsic value, at or above its upper bound,
     where `years` is not positive, or where the volatility is outside [0.001, 10]. The answer reprices `value` as
-    closely as float64 can tell: it is within 1e-8 where the option's |delta| is 0.001 to 0.999.
+    closely as float64 can tell: it is within 1e-8 where the option's |delta| is 0.001 to 0.999, but for a volatility that
+    the last digits of `value` do not tell so well (of an option deep in the money, or of a thousand per cent).
     """
     columns = np.broadcast_arrays(value, spot, strike, years, rate, dividend_yield, is_call)
     shape, flat = columns[0].shape, [column.reshape(-1) for column in columns]
