@@ -105,6 +105,8 @@ def overrides() -> list[str]:
 
 def job() -> str:
     """The id of a job of a sweep, by which such jobs sort in their order and among times; "" of any other run."""
+    if not HydraConfig.initialized():
+        return ""
     running = HydraConfig.get().job
     return running.id if not OmegaConf.is_missing(running, "id") and "/" in running.id else ""
 
