@@ -227,7 +227,7 @@ def test_the_permuted_arm_sees_nothing_where_the_model_sees_much(some, server):
 def test_from_a_backtest_to_a_verdict_that_somebody_else_can_read(book, capsys):
     """A backtest and its export; three prompts in two contexts; the report and its verdicts."""
     export = book / "year.json"
-    assert cli.main(["backtest", "period.start=2019-01-02", "period.end=2019-12-31", "universe=spy", "classifier=rule",
+    assert cli.main(["backtest", "period.start=2019-01-02", "period.end=2019-06-28", "universe=spy", "classifier=rule",
                      f"export_trades={export}"]) == 0
     trades = json.loads(export.read_text(encoding="utf-8"))
     truth = {text: trade["outcome"] == "profit" for name in ("full", "blind") for text, trade in
