@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +421,16 @@ def test_what_is_read_late_is_of_the_file_that_was_read_and_no_file_is_held_open
     write(tmp_path, "SPY", spread_over(DECEMBER, put_volume=9))
     with pytest.raises(ConfigError, match="was ingested again while it was read"):
         chain.activity["put_volume"]
+
+
+def test_a_chain_is_read_without_pandas(tmp_path: Path) -> None:
+    """Arrow imports it to make an array, which takes as long as 19 years of a chain."""
+    write(tmp_path, "SPY", spread_over(DECEMBER + JANUARY))
+    program = ("import sys; from pathlib import Path; from mahler.data import store; "
+               "chain = store.scan(Path(sys.argv[1]), ['SPY'], None, None)['SPY']; chain.activity['put_volume']; "
+               "print(len(chain.day), 'pandas' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8", "False"]
 
 
 def test_rows_beyond_max_dte_are_not_read(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ cdef Py_ssize_t contract_at(const double[::1] strike, Py_ssize_t low, Py_ssize_t
 cdef Py_ssize_t pair_contracts(
     const int32_t[::1] day, const float[::1] delta, Py_ssize_t row, Py_ssize_t row_end,
     Py_ssize_t other, Py_ssize_t other_end, bint is_call, double min_delta, double max_delta,
-    Py_ssize_t n, bint write, int64_t[::1] short_row, int64_t[::1] long_row,
+    Py_ssize_t n, int64_t[::1] short_row, int64_t[::1] long_row,
 ) noexcept nogil:
     """Append the days on which a short contract's |delta| is in the window; -1 where its long contract has no row."""
     cdef double d
@@ -49,9 +49,8 @@ cdef Py_ssize_t pair_contracts(
         if min_delta <= d <= max_delta:
             while other < other_end and day[other] < day[row]:
                 other += 1
-            if write:
-                short_row[n] = row
-                long_row[n] = other if other < other_end and day[other] == day[row] else -1
+            short_row[n] = row
+            long_row[n] = other if other < other_end and day[other] == day[row] else -1
             n += 1
         row += 1
     return n
@@ -64,46 +63,44 @@ def match_legs(
 ):
     """Rows of the short and of the long leg of every vertical of one side and width.
 
-    `expiry` (n_contracts,) and `session` (n_days,) are days since the epoch. The result is two int64
+    `expiry` (n_contracts,) and `session` (n_days,) are days since the epoch, ascending. The result is two int64
     arrays (n,), in chain order, the long row -1 where that leg is not there, and the number of chain
     rows in the dte window, int64 (n_days,).
     """
-    cdef Py_ssize_t n_contracts = strike.shape[0], n = 0, c, other, low = 0, high, row, row_end, r
-    cdef bint write
-    cdef int64_t[::1] short_row = np.empty(0, np.int64), long_row = short_row
+    cdef Py_ssize_t n_contracts = strike.shape[0], n_days = session.shape[0], n = 0, c, other, row, row_end, r
+    cdef Py_ssize_t low = 0, high = 0, begin = 0, end = 0
+    # A row is the short leg of one spread at most. What lies beyond the last of them is never touched.
+    cdef int64_t[::1] short_row = np.empty(day.shape[0], np.int64), long_row = np.empty(day.shape[0], np.int64)
     in_window = np.zeros(session.shape[0], np.int64)
     cdef int64_t[::1] v_in_window = in_window
-    cdef Py_ssize_t[::1] begin = np.searchsorted(session, np.asarray(expiry) - max_dte).astype(np.intp)
-    cdef Py_ssize_t[::1] end = np.searchsorted(session, np.asarray(expiry) - min_dte, side="right").astype(np.intp)
     if contract_start.shape[0] != n_contracts + 1 or expiry.shape[0] != n_contracts or delta.shape[0] != day.shape[0]:
         raise ValueError("the arrays of the chain do not fit one another")
-    for write in (False, True):
-        if write:
-            short_row, long_row = np.empty(n, np.int64), np.empty(n, np.int64)
-            n = low = 0
-        with nogil:
-            high = 0
-            # Contracts [low, high) are those of the expiry of contract c.
-            for c in range(n_contracts):
-                if c >= high:
-                    low = high = c
-                    while high < n_contracts and expiry[high] == expiry[c]:
-                        high += 1
-                if begin[c] >= end[c]:
-                    continue
-                row, row_end = contract_start[c], contract_start[c + 1]
-                while row < row_end and (day[row] < begin[c] or day[row] < first_day):
-                    row += 1
-                while row_end > row and day[row_end - 1] >= end[c]:
-                    row_end -= 1
-                if write:
-                    for r in range(row, row_end):
-                        v_in_window[day[r]] += 1
-                other = contract_at(strike, low, high, strike[c] + width if is_call else strike[c] - width)
-                n = pair_contracts(day, delta, row, row_end, contract_start[other] if other >= 0 else 0,
-                                   contract_start[other + 1] if other >= 0 else 0,
-                                   is_call, min_delta, max_delta, n, write, short_row, long_row)
-    return np.asarray(short_row), np.asarray(long_row), in_window
+    with nogil:
+        # Contracts [low, high) are those of the expiry of contract c, and sessions [begin, end) those on which it is
+        # in the dte window. Expiries ascend, so all four only move forward.
+        for c in range(n_contracts):
+            if c >= high:
+                low = high = c
+                while high < n_contracts and expiry[high] == expiry[c]:
+                    high += 1
+                while begin < n_days and (session[begin] < expiry[c] - max_dte or begin < first_day):
+                    begin += 1
+                while end < n_days and session[end] <= expiry[c] - min_dte:
+                    end += 1
+            if begin >= end:
+                continue
+            row, row_end = contract_start[c], contract_start[c + 1]
+            while row < row_end and day[row] < begin:
+                row += 1
+            while row_end > row and day[row_end - 1] >= end:
+                row_end -= 1
+            for r in range(row, row_end):
+                v_in_window[day[r]] += 1
+            other = contract_at(strike, low, high, strike[c] + width if is_call else strike[c] - width)
+            n = pair_contracts(day, delta, row, row_end, contract_start[other] if other >= 0 else 0,
+                               contract_start[other + 1] if other >= 0 else 0,
+                               is_call, min_delta, max_delta, n, short_row, long_row)
+    return np.asarray(short_row)[:n].copy(), np.asarray(long_row)[:n].copy(), in_window
 
 
 def follow_quotes(
