@@ -248,6 +248,15 @@ def test_rows_that_do_not_match_their_digest_are_found(tmp_path: Path) -> None:
         store.read_verified(store.partition_info(path))
 
 
+@pytest.mark.parametrize("column", ["expiry", "strike", "put_bid", "put_volume"])
+def test_a_column_that_lacks_a_number_is_refused_in_one_line(tmp_path: Path, column: str) -> None:
+    write(tmp_path, "SPY", spread_over(DECEMBER))
+    path = store.partition_path(tmp_path, "SPY", 2019)
+    rewritten(path, {column: None}, {})
+    with pytest.raises(ConfigError, match="year=2019.parquet cannot be read as Parquet .* nulls"):
+        store.scan(tmp_path, ["SPY"], None, None)["SPY"].activity["put_volume"]
+
+
 def test_a_flipped_byte_of_a_column_is_refused_when_it_is_read_or_harmless(tmp_path: Path) -> None:
     write(tmp_path, "SPY", spread_over(DECEMBER))
     path = store.partition_path(tmp_path, "SPY", 2019)

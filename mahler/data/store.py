@@ -403,8 +403,8 @@ def _read_keys(info: PartitionInfo, sessions: np.ndarray, max_dte: int | None) -
     groups = _row_groups(parquet, sessions)
     with _named(info.path):
         arrow = parquet.read_row_groups(groups, columns=["date", "expiry", "strike", "underlying"], use_threads=False)
-    dates, expiry = (_view(arrow[name].combine_chunks().view(pa.int32())) for name in ("date", "expiry"))
-    strike, underlying = (_view(arrow[name].combine_chunks()) for name in ("strike", "underlying"))
+        dates, expiry = (_view(arrow[name].combine_chunks().view(pa.int32())) for name in ("date", "expiry"))
+        strike, underlying = (_view(arrow[name].combine_chunks()) for name in ("strike", "underlying"))
     day = day_index(dates, sessions)
     keep = day >= 0
     if max_dte is not None and (info.max_dte is None or max_dte < info.max_dte):
@@ -442,14 +442,14 @@ def _fill(out: Table, part: _Part, start: np.ndarray) -> None:
         raise ConfigError(f"{path} was ingested again while it was read: start again")
     with _named(path):
         arrow = parquet.read_row_groups(part.groups, columns=list(out), use_threads=False)
-    for name in out:
-        if part.keep is not None:
-            _place(_view(arrow[name].combine_chunks())[part.keep], out[name], part, start)
-            continue
-        offset = 0
-        for chunk in arrow[name].chunks:            # one a row group, and no copy of them all
-            _place(_view(chunk), out[name], part, start, offset)
-            offset += len(chunk)
+        for name in out:
+            if part.keep is not None:
+                _place(_view(arrow[name].combine_chunks())[part.keep], out[name], part, start)
+                continue
+            offset = 0
+            for chunk in arrow[name].chunks:            # one a row group, and no copy of them all
+                _place(_view(chunk), out[name], part, start, offset)
+                offset += len(chunk)
 
 
 def _view(numbers: pa.Array) -> np.ndarray:
