@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mahler import paths
+from mahler.core.spreads import match_legs
 from mahler.schema import Exit, Rejection
 from tests import oracle
 from tests.markets import Market, Run, random_market, run_market
@@ -116,3 +117,44 @@ def test_the_kernels_equal_the_day_loop(block: int) -> None:
         assert reached[f"rejected {reason.name.lower()}"] > 0, f"no candidate was rejected for {reason.name}"
     for accident in ("stale", "several tickers", "saturdays"):
         assert reached[accident] > 0
+
+
+def _legs(chain: dict, session: np.ndarray, is_call: bool, width: float, first_day: int, dte: tuple[int, int],
+          most: float) -> tuple[list[int], list[int], list[int]]:
+    """What `match_legs` finds, asked of every row for itself."""
+    place = {key: row for row, key in enumerate(zip(chain["expiry"], chain["strike"], chain["day"], strict=True))}
+    short, long, in_window = [], [], [0] * len(session)
+    for (expiry, strike, day), row in place.items():
+        if day >= first_day and dte[0] <= expiry - session[day] <= dte[1]:
+            in_window[day] += 1
+            delta = float(chain["delta"][row])
+            if 0.05 <= (delta if is_call else 1.0 - delta) <= most:
+                short.append(row)
+                long.append(place.get((expiry, strike + width if is_call else strike - width, day), -1))
+    return short, long, in_window
+
+
+def test_legs_are_matched_as_by_asking_every_row_for_itself() -> None:
+    """Whatever the chain lacks: sessions, strikes, days of a contract, expiries near the sessions, all of it."""
+    rng = np.random.default_rng(1)
+    met = Counter()
+    for _ in range(3000):
+        session = np.sort(rng.choice(np.arange(100, 130), rng.integers(0, 12), replace=False))
+        contracts = [(e, k) for e in np.sort(rng.choice(np.arange(80, 190), rng.integers(0, 6), replace=False))
+                     for k in np.arange(90.0, 100.0, rng.choice([0.5, 2.5])) if rng.random() < 0.4]
+        days = [np.flatnonzero(rng.random(len(session)) < 0.6) for _ in contracts]
+        start = np.cumsum([0, *map(len, days)])
+        expiry, strike = np.array(contracts, float).reshape(-1, 2).T.copy()
+        day = np.concatenate([[], *days]).astype(np.int32)
+        chain = {"expiry": np.repeat(expiry, np.diff(start)), "strike": np.repeat(strike, np.diff(start)), "day": day,
+                 "delta": rng.choice([0.0, 0.1, 0.5, 0.9, 1.0, np.nan], len(day)).astype(np.float32)}
+        least = int(rng.integers(0, 40))
+        dte, first_day = (least, least + int(rng.choice([0, 5, 30]))), int(rng.integers(0, len(session) + 2))
+        is_call, width, most = bool(rng.integers(2)), float(rng.choice([0.5, 2.5])), float(rng.choice([0.15, 0.95]))
+        found = match_legs(day, chain["delta"], start.astype(np.int64), expiry.astype(np.int64), strike,
+                           session.astype(np.int64), is_call, width, first_day, *dte, 0.05, most)
+        asked = _legs(chain, session, is_call, width, first_day, dte, most)
+        assert tuple(column.tolist() for column in found) == asked
+        met += Counter(spreads=sum(row >= 0 for row in asked[1]), alone=asked[1].count(-1),
+                       one_dte=dte[0] == dte[1] and len(asked[0]) > 0, late=first_day > 0 and len(asked[0]) > 0)
+    assert min(met[name] for name in ("spreads", "alone", "one_dte", "late")) > 20, met
