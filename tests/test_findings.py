@@ -134,7 +134,7 @@ def test_a_study_of_several_universes_is_compared_and_reported_from_the_command_
     assert done.returncode == 0, done.stderr
     extra = mahler(at_home, "backtest", *PERIOD, "classifier=rule", "study=together", "universe=spy", "regime=prod",
                    "sizing=fixed_contracts")
-    assert "rounding erases" in extra.stdout
+    assert "rounding erases" in extra.stdout and "a larger sizing.contracts would tell them apart" in extra.stdout
     shown = mahler(at_home, "compare", "study=together")
     assert shown.returncode == 0, shown.stderr
     for words in ("Stress windows: return, %", "covid", "the singles, added up", "losers that there was no room for",

@@ -169,8 +169,9 @@ def rounded_away(config: Backtest, summary: dict[str, float]) -> list[str]:
     nominal = {r.name.lower(): m for r, m in zip(list(Regime)[1:], config.regime.multipliers, strict=True)}
     prefix = "effective_multiplier."
     effective = {k.removeprefix(prefix): v for k, v in summary.items() if k.startswith(prefix)}
+    size = " or ".join(f"sizing.{key}" for key in config.sizing.keywords)
     return [f"rounding erases the multipliers of {a} ({nominal[a]:g}) and {b} ({nominal[b]:g}): both are "
-            f"{effective[a]:.2f} in whole contracts; a larger sizing or initial_equity would tell them apart"
+            f"{effective[a]:.2f} in whole contracts; a larger {size} would tell them apart"
             for a, b in erased(nominal, effective)]
 
 
