@@ -37,6 +37,10 @@ class Refused(BaseException):
     """Bad input met inside a job. Not an Exception, so that Hydra neither reports it nor goes on with the sweep."""
 
 
+class Unread(BaseException):
+    """Nobody reads any more what a job says (`| head`). Not an Exception, for the same reason."""
+
+
 def run(verb: str | None, arguments: list[str]) -> int:
     """Do what `arguments` say, run the jobs of a verb as a rule.
 
@@ -48,8 +52,8 @@ def run(verb: str | None, arguments: list[str]) -> int:
         return compose(verb, arguments)
     except (Refused, ConfigError) as refusal:
         return refuse(str(refusal))
-    except BrokenPipeError:                # cli.main knows what it means
-        raise
+    except (Unread, BrokenPipeError):      # cli.main knows what it means
+        raise BrokenPipeError from None
     except Exception as error:
         reason = _composition_error(error, arguments)
         if reason is not None:
@@ -116,6 +120,8 @@ def task(verb: str | None, processes: int) -> Callable[[Any], Any]:
             command, config = checked(cfg)
             with workers.allowing(processes):
                 result = command(config)
+        except BrokenPipeError as error:
+            raise Unread from error
         except Exception as error:
             refusal = _bad_input(error)
             if refusal is None:

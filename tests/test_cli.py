@@ -420,6 +420,19 @@ def test_a_sweep_that_nobody_reads_any_more_ends_at_its_next_job(scripted, monke
     assert said.status == 0 and said.err == "" and said.ran == [] and ended
 
 
+def test_a_reader_who_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    """`mahler runs | head`"""
+    program = ("import sys; from mahler import cli; from mahler.commands import runs; "
+               "say = lambda config: print('many lines\\n' * 100_000); "
+               "say.__annotations__ = {'config': runs.Runs}; runs.run = say; sys.exit(cli.main(['runs']))")
+    with subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"MAHLER_HOME": str(tmp_path)}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
+        assert reading.stdout.readline() == "many lines\n"
+        reading.stdout.close()
+        assert reading.stderr.read() == ""
+    assert reading.returncode == 0
+
+
 def test_a_process_that_is_killed_is_said_in_one_line(scripted) -> None:
     said = scripted(ConfigError("a worker process was killed, most likely for want of memory"))
     assert said.status == 2 and said.err == "mahler: a worker process was killed, most likely for want of memory\n"
