@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -121,7 +122,9 @@ def task(verb: str | None, processes: int) -> Callable[[Any], Any]:
             with workers.allowing(processes):
                 result = command(config)
         except BrokenPipeError as error:
-            raise Unread from error
+            if _is_unread():
+                raise Unread from error
+            raise ConnectionError("a pipe broke to which a job was writing, and not its output") from error
         except Exception as error:
             refusal = _bad_input(error)
             if refusal is None:
@@ -135,6 +138,14 @@ def task(verb: str | None, processes: int) -> Callable[[Any], Any]:
     job.verb = verb
     job.__module__ = f"mahler.commands.{verb}"   # Hydra calls the job by its last part
     return job
+
+
+def _is_unread() -> bool:
+    """Whether who read stdout or stderr is gone."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in outputs.poll(0))
 
 
 def _check_promoted() -> None:

@@ -433,6 +433,15 @@ def test_a_reader_who_has_had_enough_is_no_error(tmp_path: Path) -> None:
     assert reading.returncode == 0
 
 
+def test_a_job_whose_own_pipe_breaks_is_a_bug_that_is_seen(tmp_path: Path) -> None:
+    program = ("import sys; from mahler import cli; from mahler.commands import runs\n"
+               "def run(config): raise BrokenPipeError('of a worker')\n"
+               "run.__annotations__ = {'config': runs.Runs}; runs.run = run; sys.exit(cli.main(['runs']))")
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"MAHLER_HOME": str(tmp_path)}, text=True,
+                          capture_output=True)
+    assert done.returncode == 1 and "of a worker" in done.stderr and "ConnectionError" in done.stderr
+
+
 def test_a_process_that_is_killed_is_said_in_one_line(scripted) -> None:
     said = scripted(ConfigError("a worker process was killed, most likely for want of memory"))
     assert said.status == 2 and said.err == "mahler: a worker process was killed, most likely for want of memory\n"
